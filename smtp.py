@@ -1,0 +1,2854 @@
+#!/usr/bin/env python3
+# /// script
+# requires-python = ">=3.9"
+# dependencies = ["pytz>=2024.1", "tzlocal>=5.3"]
+# ///
+"""Send e-mail by speaking SMTP, line by line, over a socket.
+
+This is the whole session with Office 365, as it looks on the wire. `C:` marks
+what we, the client, send; `S:` what the server answers; on the right stands
+the function below that does it.
+
+    (TCP connection to smtp.office365.com, port 587)        open_socket
+    S: 220 smtp.office365.com Microsoft ESMTP MAIL Service  read_greeting
+    C: EHLO client.example.com                              say_hello
+    S: 250-smtp.office365.com Hello [192.0.2.7]
+    S: 250-SIZE 157286400
+    S: 250-PIPELINING
+    S: 250 STARTTLS
+    C: STARTTLS                                             start_tls
+    S: 220 2.0.0 SMTP server ready
+    (TLS handshake: all that follows is encrypted)
+    C: EHLO client.example.com                              say_hello, again
+    S: 250-smtp.office365.com Hello [192.0.2.7]
+    S: 250-SIZE 157286400
+    S: 250-PIPELINING
+    S: 250 AUTH LOGIN XOAUTH2
+    C: AUTH LOGIN YWxpY2VAZXhhbXBsZS5jb20=                  log_in
+    S: 334 UGFzc3dvcmQ6
+    C: ********
+    S: 235 2.7.0 Authentication successful
+    C: MAIL FROM:<alice@example.com> SIZE=431               give_envelope
+    C: RCPT TO:<bob@example.org>
+    C: DATA
+    S: 250 2.1.0 Sender OK
+    S: 250 2.1.5 Recipient OK
+    S: 354 Start mail input; end with <CRLF>.<CRLF>
+    C: From: alice@example.com                              give_message
+    C: To: bob@example.org
+    C: Subject: Lunch
+    C: Date: Mon, 23 Nov 2026 12:00:00 +0100
+    C: (the other header fields, an empty line, the text)
+    C: .
+    C: QUIT
+    S: 250 2.0.0 OK, queued                                 this decides: sent
+    S: 221 2.0.0 Service closing transmission channel       say_goodbye
+
+Contents; every name is defined above the place where it is used:
+
+     1  Constants          ports, reply codes, limits, exit codes
+     2  Replies            what the server says
+     3  Errors             what can go wrong, and whose turn it is then
+     4  The transcript     what the user sees of the session
+     5  The connection     lines and replies over a socket, TLS
+     6  Opening            greeting, EHLO, STARTTLS, EHLO again
+     7  Who we are         AUTH LOGIN, AUTH PLAIN
+     8  One mail           envelope, message, goodbye
+     9  Header fields      addresses, encoded-words, folding, dates
+    10  Parts              text, attachments
+    11  The message        header fields and parts put together
+    12  smtp_send          the whole story
+    13  The command line   prompts, options, verdict, main
+
+The words used here, each for one thing only: a *command* is a line that the
+client sends; a *reply* is the server's answer, and begins with a *reply code*
+of three digits; an *extension* is something that the server offers in its
+reply to EHLO; the *envelope* (MAIL and RCPT) says where the *message* goes;
+the message is *header fields*, an empty line, and a *body* of one or more
+*parts*; a *mechanism* is a way to log in; the *transcript* is what is shown of
+a session.
+
+To read on: RFC 5321 (SMTP), 5322 (messages), 3207 (STARTTLS), 4954 (AUTH),
+2920 (PIPELINING), 1870 (SIZE), 6152 (8BITMIME), 6531 (SMTPUTF8), 3463
+(enhanced status codes), 2045 to 2047 (MIME), 2231 (file names).
+
+Course:  CS2911
+Lab:     SMTP
+Names:   (the members of the team)
+"""
+
+from __future__ import annotations
+
+import argparse
+import binascii
+import collections
+import datetime
+import os
+import re
+import signal
+import socket
+import ssl
+import stat
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn, TextIO
+
+# ---------------------------------------------------------------------------
+# 1  Constants
+#
+# SMTP is a protocol of lines. Every number that it fixes has its name here:
+# the reply codes that we wait for, the lengths that nobody may exceed, and
+# how long we wait. The exit codes tell a shell script how the attempt ended;
+# their numbers are those of sysexits.h, which mail programs have always used.
+# ---------------------------------------------------------------------------
+
+__version__ = '1.0'
+
+SMTP_SERVER = 'smtp.office365.com'
+SMTP_PORT = 587             # message submission, RFC 6409
+IMPLICIT_TLS_PORT = 465     # submission inside TLS from the start, RFC 8314
+SMTP_DOMAINNAME = ''        # our name in EHLO; empty: the name of this host
+
+CRLF = '\r\n'               # ends every line: carriage return, line feed
+MASK = '********'           # stands in the transcript where a secret was
+
+# Reply codes, in the words of RFC 5321 section 4.2.3 and RFC 4954
+SERVICE_READY = 220
+SERVICE_CLOSING = 221
+AUTHENTICATION_SUCCEEDED = 235
+COMPLETED = 250
+WILL_FORWARD = 251          # also a "yes" to RCPT
+CHALLENGE = 334             # "go on with the login"
+START_MAIL_INPUT = 354      # "go on with the message"
+NOT_AVAILABLE = 421         # may come at any time: the server hangs up
+SYNTAX_ERROR_IN_PARAMETERS = 501
+PARAMETER_NOT_IMPLEMENTED = 504
+EXCEEDED_STORAGE = 552
+LOGIN_CODES = (530, 534, 535, 538)      # RFC 4954 section 6
+
+# Lengths in octets
+MAX_COMMAND_LINE = 512      # RFC 5321 4.5.3.1.4, with its CRLF
+MAX_REPLY_LINE = 8 * 1024   # RFC 5321 says 512; real servers go beyond
+MAX_REPLY = 64 * 1024
+MAX_REPLY_LINES = 1000
+MAX_TEXT_LINE = 998         # RFC 5322 2.1.1, without its CRLF
+HEADER_LINE = 76            # RFC 5322 says 78; 76 with encoded-words: RFC 2047
+ENCODED_WORD = 65           # RFC 2047 allows 75; this fits after 'Subject: '
+MAX_LOCAL_PART = 64         # RFC 5321 4.5.3.1.1
+MAX_ADDRESS = 254           # RFC 5321 4.5.3.1.3, without < and >
+MAX_LABEL = 63              # RFC 1035 2.3.4
+BASE64_LINE = 76            # RFC 2045 6.8: 76 characters carry 57 octets
+BASE64_LINES = 1150         # lines of an attachment read and sent at once
+BLOCK = 64 * 1024           # octets of the message that share one deadline
+
+MAX_GROUP = 100             # commands sent before their replies are read
+
+# Times in seconds
+REPLY_TIMEOUT = 60.0
+FINAL_REPLY_TIMEOUT = 600.0     # RFC 5321 4.5.3.2.6
+NEXT_ADDRESS_TIMEOUT = 10.0     # for an address while there are others to try
+QUIT_TIMEOUT = 5.0
+
+EXIT_SENT = 0
+EXIT_USAGE = 64                 # the command line
+EXIT_BAD_MESSAGE = 65           # an address, a header field, the size
+EXIT_NO_INPUT = 66              # a file that cannot be read
+EXIT_NO_RECIPIENT = 67          # a recipient refused for good
+EXIT_NO_HOST = 68               # no host of that name
+EXIT_UNAVAILABLE = 69           # refused for good, or not offered
+EXIT_BUG = 70                   # our fault
+EXIT_MAY_HAVE_BEEN_SENT = 74
+EXIT_TRY_LATER = 75             # surely not sent; later it may work
+EXIT_PROTOCOL = 76              # not SMTP, or not to be trusted
+EXIT_NO_PERMISSION = 77         # login or permission refused
+EXIT_CONFIGURATION = 78         # settings, source of the password
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+# ---------------------------------------------------------------------------
+# 2  Replies
+#
+# The server answers every command with a reply of one or more lines, which
+# all begin with the same three digits. The first digit is the verdict: 2 yes,
+# 3 yes so far, go on, 4 not now, 5 no. The lines are joined by a hyphen after
+# the digits, and the last one has a space there:
+#
+#     250-smtp.office365.com Hello
+#     250 SIZE 157286400
+#
+# Many servers begin the text with an enhanced status code such as 5.7.139
+# (RFC 3463), which says more exactly what the matter is.
+# ---------------------------------------------------------------------------
+
+# Three digits in their ranges, then a hyphen or a space and text, or nothing.
+REPLY_LINE = re.compile(r'([2-5][0-5][0-9])(?:([ -])(.*))?', re.DOTALL)
+ENHANCED_STATUS = re.compile(r'[245]\.[0-9]{1,3}\.[0-9]{1,3}(?![^ ])')
+
+
+class Reply(NamedTuple):
+    """A reply of the server (RFC 5321 section 4.2).
+
+    Attributes:
+        code: The three digits as a number, such as 250.
+        lines: The text of each line, without the code.
+    """
+
+    code: int
+    lines: tuple[str, ...]
+
+    @property
+    def status(self) -> str:
+        """The enhanced status code, such as '5.7.139', or ''."""
+        found = ENHANCED_STATUS.match(self.lines[0])
+        return found[0] if found else ''
+
+    @property
+    def text(self) -> str:
+        """The text of all lines, as one."""
+        return ' '.join(self.lines)
+
+    def __str__(self) -> str:
+        """Return the reply as it came, a line of text for each line."""
+        last = len(self.lines) - 1
+        return '\n'.join(
+            f'{self.code}{" " if number == last else "-"}{line}'.rstrip()
+            for number, line in enumerate(self.lines))
+
+
+def escape(text: str) -> str:
+    """Make text safe to print on a terminal.
+
+    Control characters could move the cursor or change the title of the
+    window, bidirectional ones could make a line read backwards.
+
+    Args:
+        text: Anything, as a server or a user wrote it.
+
+    Returns:
+        The text with each such character written as Python writes it.
+    """
+    return ''.join(
+        character if character.isprintable()
+        else character.encode('unicode_escape').decode('ascii')
+        for character in text)
+
+
+# ---------------------------------------------------------------------------
+# 3  Errors
+#
+# Whoever sends a mail asks two things of an error: was it sent, and what can
+# I do now? So there is one class for each answer to the second question, and
+# exactly one of them, SMTPDeliveryUnknown, means that nobody can answer the
+# first: the final dot was on its way when the connection died. With all
+# others the message was surely not sent. Their texts may hold what a server
+# said, so they are made safe to print.
+# ---------------------------------------------------------------------------
+
+
+class SMTPException(Exception):
+    """The message was not sent; base class of all errors here.
+
+    Attributes:
+        problem: What went wrong, in one sentence.
+        command: The command that failed, masked; '' if there was none.
+        reply: The server's Reply, or None.
+        advice: What it means and what to do.
+        exit_code: How the program ends.
+        may_have_been_sent: True only if nobody can know.
+    """
+
+    exit_code = EXIT_BUG
+    may_have_been_sent = False
+    advice = ''
+
+    def __init__(self, problem: str, *, command: str = '',
+                 reply: Reply | None = None, advice: str = '',
+                 exit_code: int | None = None) -> None:
+        """Keep what is known of the failure."""
+        super().__init__(problem)
+        self.problem = problem
+        self.command = command
+        self.reply = reply
+        self.advice = advice or self.advice
+        if exit_code is not None:
+            self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        """Return the problem, the server's whole reply, and the advice."""
+        said = str(self.reply).split('\n') if self.reply else []
+        lines = [*self.problem.split('\n'), *('  S: ' + line for line in said),
+                 *self.advice.split('\n')]
+        return '\n'.join(escape(line) for line in lines if line)
+
+
+class SMTPUsageError(SMTPException):
+    """The program was called in a way that makes no sense: call it again."""
+
+    exit_code = EXIT_USAGE
+    advice = "'smtp.py --help' lists the options."
+
+
+class SMTPMessageError(SMTPException):
+    """The message cannot be sent as it is: change it."""
+
+    exit_code = EXIT_BAD_MESSAGE
+
+
+class SMTPConfigurationError(SMTPException):
+    """A setting or the source of the password is at fault: mend it."""
+
+    exit_code = EXIT_CONFIGURATION
+
+
+class SMTPConnectError(SMTPException):
+    """No connection came about: check name, port and network, try again."""
+
+    exit_code = EXIT_TRY_LATER
+    advice = ('Check the name and the port of the server, and your network. '
+              'Some networks block port 25 or 587.')
+
+
+class SMTPServerDisconnected(SMTPException):
+    """The connection was lost, or the server fell silent: try again later."""
+
+    exit_code = EXIT_TRY_LATER
+    advice = 'Nothing was sent, so it is safe to try again.'
+
+
+class SMTPProtocolError(SMTPException):
+    """What came is not SMTP, or not to be trusted: check server and port."""
+
+    exit_code = EXIT_PROTOCOL
+    advice = ('Check that server and port are those of a mail server, and '
+              'that --tls fits the port.')
+
+
+class SMTPNotSupportedError(SMTPException):
+    """The server does not offer what is needed: use another way or server."""
+
+    exit_code = EXIT_UNAVAILABLE
+
+
+class SMTPResponseException(SMTPException):
+    """The server understood and refused: its reply says why."""
+
+    exit_code = EXIT_UNAVAILABLE
+
+
+class SMTPAuthenticationError(SMTPResponseException):
+    """The login was refused: check user name, password and settings."""
+
+    exit_code = EXIT_NO_PERMISSION
+
+
+class SMTPRecipientsRefused(SMTPResponseException):
+    """A recipient was refused, so the message went to nobody.
+
+    Attributes:
+        refused: The Reply to each address that was refused.
+    """
+
+    exit_code = EXIT_NO_RECIPIENT
+    refused: Mapping[str, Reply] = {}
+
+
+class SMTPDeliveryUnknown(SMTPException):
+    """The message may have been sent: ask before you send it again."""
+
+    exit_code = EXIT_MAY_HAVE_BEEN_SENT
+    may_have_been_sent = True
+    advice = ('The server had the whole message when its answer was lost. '
+              'Sending it again may deliver it twice:\n'
+              'first look whether it has arrived.')
+
+
+def exit_code_of(reply: Reply, otherwise: int = EXIT_UNAVAILABLE) -> int:
+    """Choose the exit code that says what a refusal means for the sender.
+
+    Args:
+        reply: A reply of the kind 4yz or 5yz.
+        otherwise: The exit code if the reply tells nothing special.
+
+    Returns:
+        One of the EXIT_ numbers.
+    """
+    if reply.code < 500:
+        return EXIT_TRY_LATER
+    if reply.code in LOGIN_CODES or reply.status.startswith('5.7.'):
+        return EXIT_NO_PERMISSION
+    return otherwise
+
+
+def refusal(command: str, reply: Reply) -> SMTPException:
+    """Make the error for a reply that the command did not hope for.
+
+    Args:
+        command: The command that was answered, masked.
+        reply: The server's reply to it.
+
+    Returns:
+        SMTPResponseException if the server refused; SMTPProtocolError if it
+        said yes to something else.
+    """
+    if reply.code < 400:
+        return SMTPProtocolError(
+            f'the server answered {command} with {reply.code}, which is no '
+            'answer to it.', command=command, reply=reply)
+    if reply.code < 500:
+        problem = f'the server cannot do {command} now.'
+        advice = 'The trouble is temporary: try again later.'
+    else:
+        problem = f'the server refused {command}.'
+        advice = 'The refusal is final: sending the same again will not help.'
+    too_large = reply.code == EXCEEDED_STORAGE
+    return SMTPResponseException(
+        problem, command=command, reply=reply, advice=advice,
+        exit_code=exit_code_of(
+            reply, EXIT_BAD_MESSAGE if too_large else EXIT_UNAVAILABLE))
+
+
+# ---------------------------------------------------------------------------
+# 4  The transcript
+#
+# The transcript is the session as the user sees it, in the notation of the
+# RFCs: C: before what the client sends, S: before what the server answers.
+# The connection reports every line to it. A secret never gets this far: the
+# connection hands over a mask in its place. What looks like noise, because it
+# is in base64, is shown with its meaning beside it: base64 hides nothing.
+# ---------------------------------------------------------------------------
+
+
+def to_base64(text: str) -> str:
+    """Write text as the base64 of its UTF-8 octets (RFC 4648 section 4).
+
+    Args:
+        text: For example a user name, 'alice'.
+
+    Returns:
+        For example 'YWxpY2U='.
+    """
+    return binascii.b2a_base64(text.encode(), newline=False).decode('ascii')
+
+
+def from_base64(text: str) -> str:
+    """Read base64, as far as that is what it is.
+
+    Args:
+        text: For example 'VXNlcm5hbWU6'.
+
+    Returns:
+        For example 'Username:'; '' if the text is not base64 of UTF-8 text.
+    """
+    try:
+        return binascii.a2b_base64(text).decode()
+    except ValueError:
+        return ''
+
+
+class Transcript:
+    """Show a session while it happens, or nothing if there is no stream.
+
+    Attributes:
+        stream: Where the lines go, or None.
+        secrets: Texts that are shown nowhere, even if the server repeats them.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """Begin a transcript on the stream."""
+        self.stream = stream
+        self.secrets: list[str] = []
+
+    def hide(self, text: str) -> str:
+        """Put the mask in the place of each secret."""
+        for secret in self.secrets:
+            text = text.replace(secret, MASK)
+        return text
+
+    def write(self, line: str, meaning: str = '') -> None:
+        """Show one line, and what its base64 means.
+
+        Args:
+            line: The line without its end.
+            meaning: Text to stand beside it, or ''.
+        """
+        if self.stream is not None:
+            comment = f'   # {escape(self.hide(meaning))}' if meaning else ''
+            print(escape(line) + comment, file=self.stream, flush=True)
+
+    def client(self, line: str) -> None:
+        """Show a line that the client sends; its secret is masked already."""
+        words = line.split(' ')
+        login = words[:2] == ['AUTH', 'LOGIN'] and len(words) == 3
+        self.write(f'C: {line}', from_base64(words[2]) if login else '')
+
+    def lines(self, outline: Callable[[], list[str]]) -> None:
+        """Show lines of a message; they are made only if somebody looks."""
+        for line in outline() if self.stream else ():
+            self.client(line)
+
+    def server(self, line: str) -> None:
+        """Show a line that the server sent."""
+        challenge = line.startswith(f'{CHALLENGE} ')
+        self.write(f'S: {line}', from_base64(line[4:]) if challenge else '')
+
+    def note(self, text: str) -> None:
+        """Show something that happens beside the lines, such as TLS."""
+        self.write(f'-- {text}')
+
+
+# ---------------------------------------------------------------------------
+# 5  The connection
+#
+# TCP carries a stream of octets and knows nothing of lines, so this class
+# gives us lines: send_line and read_line. Above these two stand send_command
+# and read_reply, and with those four the rest of SMTP can be written down
+# nearly as it stands in the RFCs. Every wait has a deadline, and whatever the
+# server sends is held against the grammar before anyone believes it. The
+# class knows lines, replies and TLS, and nothing about mail.
+# ---------------------------------------------------------------------------
+
+TLS_PROBLEMS = {
+    9: 'is not valid yet (or the clock of this computer is wrong)',
+    10: 'has expired (or the clock of this computer is wrong)',
+    18: 'is signed by nobody but itself',
+    19: 'is vouched for by an authority that this computer does not know',
+    20: 'is vouched for by an authority that this computer does not know',
+    21: 'comes without the certificates that would prove it',
+    62: 'is for another name',
+    64: 'is for another address',
+}
+
+
+class Connection:
+    """A connection to a server: lines and replies over a socket.
+
+    Attributes:
+        transcript: Hears of every line.
+        timeout: Seconds for a whole reply to arrive, save the last one.
+        final_timeout: Seconds for the reply to the final dot.
+        awaited: The commands, masked, whose replies have not been read yet;
+            oldest first.
+    """
+
+    def __init__(self, sock: socket.socket, transcript: Transcript,
+                 timeout: float | None = None) -> None:
+        """Take over a connected socket; the server speaks first."""
+        self.transcript = transcript
+        self.timeout = timeout or REPLY_TIMEOUT
+        self.final_timeout = timeout or FINAL_REPLY_TIMEOUT
+        self.awaited = collections.deque(['the connection'])
+        self._socket = sock
+        self._received = b''
+
+    def __enter__(self) -> Connection:
+        """Return itself, to be closed at the end of a with statement."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection, whatever happened."""
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    def local_address(self) -> str:
+        """Return our end's address as a literal (RFC 5321 section 4.1.3)."""
+        address = str(self._socket.getsockname()[0]).split('%')[0]
+        return f'[IPv6:{address}]' if ':' in address else f'[{address}]'
+
+    # Receiving
+
+    def _receive(self, deadline: float) -> bytes:
+        """Wait for octets from the server and add them to the buffer.
+
+        Args:
+            deadline: When to give up, in seconds of time.monotonic().
+
+        Returns:
+            What came.
+
+        Raises:
+            SMTPServerDisconnected: The server hung up, or was silent.
+            SMTPProtocolError: What came is not TLS although it should be.
+        """
+        try:
+            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+            octets = self._socket.recv(MAX_REPLY_LINE)
+        except socket.timeout:
+            raise self._lost('the server did not answer in time') from None
+        except OSError as error:
+            raise self._broken(error) from None
+        if not octets:
+            raise self._lost('the server closed the connection')
+        self._received += octets
+        return octets
+
+    def _lost(self, what: str) -> SMTPServerDisconnected:
+        """Make the error for a connection that is of no use any more."""
+        command = self.awaited[0] if self.awaited else ''
+        after = f' after {command}' if command else ''
+        return SMTPServerDisconnected(f'{what}{after}.', command=command)
+
+    def _broken(self, error: OSError) -> SMTPException:
+        """Make the error for what the operating system or TLS reports."""
+        if isinstance(error, ssl.SSLError) \
+                and not isinstance(error, ssl.SSLEOFError):
+            return SMTPProtocolError(
+                f'the encryption was disturbed: {error.reason or error}.')
+        return self._lost(f'the connection was lost ({error.strerror})')
+
+    def read_line(self, deadline: float) -> str:
+        """Read one line, up to its CRLF, and take it out of the buffer.
+
+        Args:
+            deadline: When to give up, in seconds of time.monotonic().
+
+        Returns:
+            The line without its CRLF.
+
+        Raises:
+            SMTPServerDisconnected: It did not come, or not in time.
+            SMTPProtocolError: It is too long, or does not end in CRLF.
+        """
+        while b'\n' not in self._received \
+                and len(self._received) <= MAX_REPLY_LINE:
+            self._receive(deadline)
+        octets, _, rest = self._received.partition(b'\n')
+        if len(octets) > MAX_REPLY_LINE:
+            raise SMTPProtocolError('the server sent a line without end.')
+        if octets.find(b'\r') != len(octets) - 1:
+            line = octets.decode('utf-8', 'backslashreplace')
+            raise SMTPProtocolError('the server sent a line that does not end '
+                                    f'in CRLF: {self._cut(line)}')
+        self._received = rest
+        return octets[:-1].decode('utf-8', 'backslashreplace')
+
+    def _cut(self, line: str) -> str:
+        """Return the beginning of what a server said, fit for an error."""
+        return self.transcript.hide(line)[:200]
+
+    def read_reply(self, *expected: int,
+                   seconds: float | None = None) -> Reply:
+        """Read a whole reply and check it (RFC 5321 section 4.2).
+
+        S: 250-first line
+        S: 250 last line
+
+        Args:
+            *expected: The reply codes that are welcome; none: all of them.
+            seconds: For the whole reply to arrive; None: self.timeout.
+
+        Returns:
+            The reply to the oldest awaited command.
+
+        Raises:
+            SMTPServerDisconnected: It did not come, or not in time.
+            SMTPProtocolError: It is no reply by the grammar, or a success
+                that was not expected.
+            SMTPResponseException: It refuses, or is a 421.
+        """
+        deadline = time.monotonic() + (seconds or self.timeout)
+        codes: set[str] = set()
+        texts: list[str] = []
+        octets, more = 0, '-'
+        while more == '-':
+            line = self.read_line(deadline)
+            found = REPLY_LINE.fullmatch(line)
+            codes.add(line[:3])
+            octets += len(line)
+            if not found or len(codes) > 1:
+                raise SMTPProtocolError('the server does not speak SMTP; it '
+                                        f'said: {self._cut(line)}')
+            if len(texts) == MAX_REPLY_LINES or octets > MAX_REPLY:
+                raise SMTPProtocolError('the server sent an endless reply.')
+            text, more = self.transcript.hide(found[3] or ''), found[2]
+            self.transcript.server(f'{line[:4]}{text}')
+            texts.append(text)
+        reply = Reply(int(line[:3]), tuple(texts))
+        command = self.awaited.popleft()
+        if reply.code == NOT_AVAILABLE \
+                or expected and reply.code not in expected:
+            raise refusal(command, reply)
+        return reply
+
+    # Sending
+
+    def refuse_unasked(self) -> None:
+        """Make sure that the server has nothing to say before we speak.
+
+        A reply that nobody asked for would be taken for the reply to the
+        next command. If someone slipped it in before TLS began, the server's
+        words would be theirs.
+
+        Raises:
+            SMTPProtocolError: There was something.
+            SMTPResponseException: It was a refusal, such as a 421.
+            SMTPServerDisconnected: The server has hung up.
+        """
+        if not self._received:
+            try:
+                self._socket.settimeout(0)
+                self._received = self._socket.recv(MAX_REPLY_LINE)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return
+            except OSError as error:
+                raise self._broken(error) from None
+            if not self._received:
+                raise self._lost('the server closed the connection')
+        self.awaited.appendleft('(nothing)')
+        reply = self.read_reply()
+        if reply.code >= 400:
+            raise refusal('to go on', reply)
+        raise SMTPProtocolError('the server spoke without being asked.',
+                                reply=reply)
+
+    def send_octets(self, octets: bytes) -> None:
+        """Send octets as they are, with a deadline for each block of them.
+
+        Args:
+            octets: As many as you like.
+
+        Raises:
+            SMTPServerDisconnected: They could not be sent.
+            SMTPResponseException: The server refused to read on.
+            SMTPProtocolError: The server spoke without being asked.
+        """
+        rest = memoryview(octets)
+        try:
+            while rest:
+                block = rest[:BLOCK]
+                rest = rest[BLOCK:]
+                deadline = time.monotonic() + self.timeout
+                while block:
+                    self._socket.settimeout(
+                        max(0.001, deadline - time.monotonic()))
+                    block = block[self._socket.send(block):]
+        except socket.timeout:
+            raise self._lost('the server did not take what we sent') from None
+        except OSError as error:
+            if not self.awaited:
+                self.refuse_unasked()       # its last words may say why
+            raise self._broken(error) from None
+
+    def send_lines(self, lines: Sequence[str], shown: str = '') -> None:
+        """Send lines together; all of them await a reply.
+
+        Args:
+            lines: Lines without their CRLF.
+            shown: What to show in place of a line that holds a secret.
+
+        Raises:
+            SMTPMessageError: A line would be read as more than one line.
+            SMTPServerDisconnected: They could not be sent.
+            SMTPResponseException: The server refused to go on.
+            SMTPProtocolError: The server spoke without being asked.
+        """
+        if not self.awaited:
+            self.refuse_unasked()
+        for line in lines:
+            if re.search('[\r\n\0]', line):
+                raise SMTPMessageError(f'no line for a server: {line!r}')
+            self.transcript.client(shown or line)
+        self.send_octets((CRLF.join(lines) + CRLF).encode())
+        self.awaited.extend(shown or line for line in lines)
+
+    def send_line(self, line: str, shown: str = '') -> None:
+        """Send one line, as send_lines does."""
+        self.send_lines([line], shown)
+
+    def send_command(self, line: str, *expected: int,
+                     shown: str = '') -> Reply:
+        """Send a command and read the reply to it (RFC 5321 section 4.1).
+
+        C: command
+        S: reply
+
+        Args:
+            line: The command without its CRLF.
+            *expected: The reply codes that are welcome; none: all of them.
+            shown: What to show in place of a line that holds a secret.
+
+        Returns:
+            The reply.
+
+        Raises:
+            SMTPResponseException: The server refuses.
+            SMTPProtocolError: The reply is no reply to this command.
+            SMTPServerDisconnected: There was no reply, or not in time.
+        """
+        self.send_line(line, shown)
+        return self.read_reply(*expected)
+
+    # Encrypting
+
+    def encrypt(self, context: ssl.SSLContext, host: str) -> None:
+        """Put TLS between us and the server; from here on all is encrypted.
+
+        Args:
+            context: Says which certificates are trusted.
+            host: The name that the certificate must carry.
+
+        Raises:
+            SMTPProtocolError: No TLS came about, or the certificate is not
+                that of the host.
+            SMTPServerDisconnected: The server hung up, or was silent.
+        """
+        try:
+            self._socket.settimeout(self.timeout)
+            self._socket = context.wrap_socket(
+                self._socket, server_hostname=host.rstrip('.'))
+        except ssl.SSLCertVerificationError as error:
+            problem = TLS_PROBLEMS.get(error.verify_code, 'cannot be trusted')
+            raise SMTPProtocolError(
+                f'the certificate of {host} {problem} '
+                f'({error.verify_message}).', command='TLS', advice=(
+                    'Somebody may be listening in, so nothing secret was '
+                    'sent. Check the name of the server; an authority of '
+                    'your own goes in with --ca-file.')) from None
+        except socket.timeout:
+            raise self._lost('the TLS handshake took too long') from None
+        except ssl.SSLError as error:
+            if isinstance(error, ssl.SSLEOFError):
+                raise self._lost('the TLS handshake was cut short') from None
+            raise SMTPProtocolError(
+                f'no TLS came about with {host}: '
+                f'{error.reason or error.strerror}.', command='TLS') from None
+        except OSError as error:
+            raise self._lost('the TLS handshake was cut short '
+                             f'({error.strerror})') from None
+        self._describe_tls(self._socket)
+
+    def _describe_tls(self, sock: ssl.SSLSocket) -> None:
+        """Tell the transcript what protects the session from now on."""
+        if self.transcript.stream is None:
+            return
+        certificate: Any = sock.getpeercert() or {}
+        cipher = sock.cipher()
+        names = [name for _, name in certificate.get('subjectAltName', ())]
+        issuer = dict(pair for pairs in certificate.get('issuer', ())
+                      for pair in pairs)
+        self.transcript.note(
+            f'TLS begins: {sock.version()}, {cipher[0] if cipher else "?"}')
+        self.transcript.note(
+            f'certificate for {", ".join(names[:3])}, issued by '
+            f'{issuer.get("organizationName", issuer.get("commonName"))}, '
+            f'valid until {certificate.get("notAfter")}')
+
+
+# ---------------------------------------------------------------------------
+# 6  Opening
+#
+# A session begins in the clear. The server greets, we say EHLO, and its reply
+# lists the extensions that it offers. The first one that we use is STARTTLS,
+# which turns on encryption. Anybody on the way could have altered what was
+# said until then, so it is forgotten, and we say EHLO once more; only this
+# second list counts.
+# ---------------------------------------------------------------------------
+
+# A host name: labels of letters, digits and hyphens, with dots between them.
+LABEL = r'[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?'
+DOMAIN = re.compile(rf'{LABEL}(?:\.{LABEL})*')
+
+# What EHLO lists: a keyword in capitals, and its parameters in one string.
+Extensions = Mapping[str, str]
+
+
+def open_socket(host: str, port: int, family: int = 0,
+                timeout: float = REPLY_TIMEOUT) -> socket.socket:
+    """Open a TCP connection to the server.
+
+    A name may have several addresses; they are tried in order, until one of
+    them answers (RFC 5321 section 5.1).
+
+    Args:
+        host: A host name or an IP address.
+        port: From 1 to 65535.
+        family: socket.AF_INET, socket.AF_INET6, or 0 for both.
+        timeout: Seconds for each address.
+
+    Returns:
+        The connected socket.
+
+    Raises:
+        SMTPConnectError: There is no such host, or no address answered.
+    """
+    try:
+        addresses = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        later = getattr(error, 'errno', None) == socket.EAI_AGAIN
+        raise SMTPConnectError(
+            f'the name {host} could not be looked up now.' if later
+            else f'there is no host named {host}.',
+            exit_code=EXIT_TRY_LATER if later else EXIT_NO_HOST) from None
+    failures = []
+    for number, (kind, _, _, _, address) in enumerate(addresses, 1):
+        sock = socket.socket(kind, socket.SOCK_STREAM)
+        others = number < len(addresses)
+        sock.settimeout(min(timeout, NEXT_ADDRESS_TIMEOUT) if others
+                        else timeout)
+        try:
+            sock.connect(address)
+            # Without this, EHLO would wait for the server to acknowledge the
+            # last octets of the TLS handshake: one round trip more.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        except OSError as error:
+            sock.close()
+            failures.append(f'  {address[0]}: {error.strerror or error}')
+    raise SMTPConnectError('\n'.join(
+        [f'no connection to {host}, port {port}:', *failures]))
+
+
+def read_greeting(connection: Connection) -> None:
+    """Wait for the server's greeting.
+
+    In SMTP the server speaks first: with 220 it says that it is ready (RFC
+    5321 section 3.1).
+
+    S: 220 smtp.office365.com Microsoft ESMTP MAIL Service ready
+
+    Args:
+        connection: To the server.
+
+    Raises:
+        SMTPResponseException: The server wants no session.
+        SMTPProtocolError: This is no mail server.
+        SMTPServerDisconnected: No greeting came.
+    """
+    connection.read_reply(SERVICE_READY)
+
+
+def own_name(connection: Connection) -> str:
+    """Find a name for EHLO that every server must accept.
+
+    Args:
+        connection: To the server.
+
+    Returns:
+        The name of this host if it is a full one; else our IP address as a
+        literal, such as '[192.0.2.7]' (RFC 5321 section 4.1.4).
+    """
+    name = SMTP_DOMAINNAME or socket.gethostname()
+    if '.' in name and DOMAIN.fullmatch(name):
+        return name
+    return connection.local_address()
+
+
+def say_hello(connection: Connection,
+              name: str | None = None) -> Extensions:
+    """Say who we are, and learn what the server can do.
+
+    EHLO carries our host's name; the reply lists the server's extensions, one
+    on each line (RFC 5321 section 4.1.1.1).
+
+    C: EHLO client.example.com
+    S: 250-smtp.office365.com Hello [192.0.2.7]
+    S: 250-SIZE 157286400
+    S: 250 STARTTLS
+
+    Args:
+        connection: To the server.
+        name: Our host's name or address literal; None: found out.
+
+    Returns:
+        The parameters of each extension that is offered.
+
+    Raises:
+        SMTPResponseException: The server does not know EHLO or our name.
+        SMTPProtocolError: The reply is no reply to EHLO.
+        SMTPServerDisconnected: No reply came.
+    """
+    reply = connection.send_command(
+        f'EHLO {name or own_name(connection)}', COMPLETED)
+    extensions: dict[str, str] = {}
+    for line in reply.lines[1:]:            # the first one only says hello
+        # 'AUTH=LOGIN' is how servers wrote it before there was a standard.
+        line = re.sub('^AUTH=', 'AUTH ', line.upper())
+        keyword, _, parameters = line.partition(' ')
+        known = extensions.get(keyword, '')
+        extensions[keyword] = f'{known} {parameters}'.strip()
+    return extensions
+
+
+def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
+    """Say which servers we trust: TLS 1.2 or later, certificate checked.
+
+    Args:
+        ca_file: PEM file of the authorities to trust; None: the system's.
+
+    Returns:
+        The context for Connection.encrypt.
+
+    Raises:
+        SMTPConfigurationError: The file is missing or holds no certificate.
+    """
+    # Not ssl.create_default_context: it would write the keys of the session
+    # into a file if $SSLKEYLOGFILE names one.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False
+    try:
+        if ca_file is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(ca_file)
+    except OSError as error:
+        missing = error.strerror if not isinstance(error, ssl.SSLError) \
+            else 'it holds no certificate in PEM form'
+        raise SMTPConfigurationError(
+            f'cannot read the authorities in {ca_file}: {missing}.',
+            exit_code=EXIT_NO_INPUT) from None
+    return context
+
+
+def start_tls(connection: Connection, extensions: Extensions,
+              context: ssl.SSLContext, host: str) -> None:
+    """Turn on encryption.
+
+    After STARTTLS and its 220 both sides begin a TLS handshake, in which the
+    server proves its name with a certificate (RFC 3207 section 4).
+
+    C: STARTTLS
+    S: 220 2.0.0 SMTP server ready
+
+    Args:
+        connection: To the server.
+        extensions: What the server offers.
+        context: Says which certificates are trusted.
+        host: The name that the certificate must carry.
+
+    Raises:
+        SMTPNotSupportedError: STARTTLS is not offered.
+        SMTPResponseException: The server refuses.
+        SMTPProtocolError: More came than the 220, or TLS failed.
+        SMTPServerDisconnected: No reply or handshake came.
+    """
+    if 'STARTTLS' not in extensions:
+        raise SMTPNotSupportedError(
+            f'{host} does not offer encryption (STARTTLS) here, so nothing '
+            'secret was sent to it.', command='STARTTLS', advice=(
+                'Use the port for submission (587, or 465 with --tls '
+                'implicit). If the server does offer STARTTLS elsewhere,\n'
+                'somebody on the way may be removing it.'))
+    connection.send_command('STARTTLS', SERVICE_READY)
+    connection.refuse_unasked()
+    connection.encrypt(context, host)
+
+
+# ---------------------------------------------------------------------------
+# 7  Who we are
+#
+# A submission server sends only for people it knows. Its reply to EHLO names
+# the mechanisms that it takes, and each of them is a short dialogue in which
+# base64 wraps what is said. Base64 is not encryption: anyone can unwrap it.
+# What protects the password is TLS alone, so there is no login without it.
+# ---------------------------------------------------------------------------
+
+
+def begin_login(connection: Connection, mechanism: str, response: str,
+                *expected: int, shown: str = '') -> Reply:
+    """Begin a mechanism, with its first response on the same line if it fits.
+
+    Args:
+        connection: To the server, encrypted.
+        mechanism: Its name, such as 'LOGIN'.
+        response: The first response, in base64.
+        *expected: The reply codes that are welcome; none: all of them.
+        shown: What to show in place of a response that holds a secret.
+
+    Returns:
+        The reply to the response.
+
+    Raises:
+        SMTPResponseException: The server refuses.
+        SMTPProtocolError: The reply is no reply to AUTH.
+        SMTPServerDisconnected: No reply came.
+    """
+    command = f'AUTH {mechanism}'
+    line = f'{command} {response}'
+    if len(line) + len(CRLF) <= MAX_COMMAND_LINE:
+        return connection.send_command(
+            line, *expected, shown=shown and f'{command} {shown}')
+    connection.send_command(command, CHALLENGE)
+    return connection.send_command(response, *expected, shown=shown)
+
+
+def auth_login(connection: Connection, user: str, password: str) -> Reply:
+    """Log in by AUTH LOGIN: the user name, then the password.
+
+    Both travel in base64, on lines of their own. Microsoft made this up, and
+    no RFC describes it; what RFC 4954 says of AUTH holds.
+
+    C: AUTH LOGIN YWxpY2VAZXhhbXBsZS5jb20=
+    S: 334 UGFzc3dvcmQ6
+    C: ********
+    S: 235 2.7.0 Authentication successful
+
+    Args:
+        connection: To the server, encrypted.
+        user: The user name.
+        password: The password.
+
+    Returns:
+        The reply to the password.
+
+    Raises:
+        SMTPResponseException: The server refuses.
+        SMTPProtocolError: It answers with something else.
+        SMTPServerDisconnected: No reply came.
+    """
+    name = to_base64(user)
+    try:
+        begin_login(connection, 'LOGIN', name, CHALLENGE)
+    except SMTPResponseException as error:
+        # Some servers want the user name on a line of its own.
+        if error.reply is None or error.reply.code not in (
+                SYNTAX_ERROR_IN_PARAMETERS, PARAMETER_NOT_IMPLEMENTED):
+            raise
+        connection.send_command('AUTH LOGIN', CHALLENGE)
+        connection.send_command(name, CHALLENGE)
+    return connection.send_command(to_base64(password), shown=MASK)
+
+
+def auth_plain(connection: Connection, user: str, password: str) -> Reply:
+    """Log in by AUTH PLAIN: user name and password on one line (RFC 4616).
+
+    C: AUTH PLAIN ********
+    S: 235 2.7.0 Authentication successful
+
+    Args:
+        connection: To the server, encrypted.
+        user: The user name.
+        password: The password.
+
+    Returns:
+        The reply to both.
+
+    Raises:
+        SMTPResponseException: The server refuses.
+        SMTPProtocolError: It answers with something else.
+        SMTPServerDisconnected: No reply came.
+    """
+    return begin_login(connection, 'PLAIN',
+                       to_base64(f'\0{user}\0{password}'), shown=MASK)
+
+
+# In the order in which 'auto' tries them.
+MECHANISMS: dict[str, Callable[[Connection, str, str], Reply]] = {
+    'LOGIN': auth_login,
+    'PLAIN': auth_plain,
+}
+
+
+def choose_mechanism(extensions: Extensions, wanted: str) -> str:
+    """Choose how to log in, among what the server offers.
+
+    Args:
+        extensions: What the server offers.
+        wanted: 'auto', or the name of a mechanism in any case.
+
+    Returns:
+        A key of MECHANISMS.
+
+    Raises:
+        SMTPNotSupportedError: The server does not offer it.
+    """
+    offered = extensions.get('AUTH', '').split()
+    for mechanism in MECHANISMS:
+        if mechanism in offered and wanted.upper() in ('AUTO', mechanism):
+            return mechanism
+    what = 'any login that smtp.py knows' if wanted == 'auto' \
+        else f'login by {wanted.upper()}'
+    raise SMTPNotSupportedError(
+        f'the server does not offer {what}.', command='AUTH',
+        advice=f'It offers: {" ".join(offered) or "no login at all"}. See '
+        '--auth; a server that wants no login takes --auth none.')
+
+
+def log_in(connection: Connection, extensions: Extensions, user: str,
+           password: str, wanted: str = 'auto') -> None:
+    """Prove who we are.
+
+    The server's list names the mechanisms that it takes; one of them is
+    tried, once (RFC 4954 section 4).
+
+    C: AUTH LOGIN YWxpY2VAZXhhbXBsZS5jb20=
+    S: 334 UGFzc3dvcmQ6
+    C: ********
+    S: 235 2.7.0 Authentication successful
+
+    Args:
+        connection: To the server, encrypted.
+        extensions: What the server offers.
+        user: The user name, mostly the mail address.
+        password: The password.
+        wanted: 'auto', or the name of a mechanism.
+
+    Raises:
+        SMTPNotSupportedError: The mechanism is not offered.
+        SMTPAuthenticationError: The login was refused.
+        SMTPProtocolError: The server does not keep to the dialogue.
+        SMTPServerDisconnected: No reply came.
+    """
+    mechanism = choose_mechanism(extensions, wanted)
+    connection.transcript.secrets += [to_base64(f'\0{user}\0{password}'),
+                                      to_base64(password), password]
+    try:
+        reply = MECHANISMS[mechanism](connection, user, password)
+        if reply.code == CHALLENGE:
+            connection.send_command('*')    # "I give up", RFC 4954 section 4
+        if reply.code != AUTHENTICATION_SUCCEEDED:
+            raise refusal(f'AUTH {mechanism}', reply)
+    except SMTPResponseException as error:
+        assert error.reply is not None
+        raise SMTPAuthenticationError(
+            f'the server refused the login of {user} by {mechanism}.',
+            command=f'AUTH {mechanism}', reply=error.reply,
+            exit_code=exit_code_of(error.reply, EXIT_NO_PERMISSION),
+            advice='Check the user name (-u, else the address of From) and '
+            'the password.') from None
+
+
+# ---------------------------------------------------------------------------
+# 8  One mail
+#
+# First the envelope: MAIL says who sends, each RCPT names one who receives,
+# and the server answers for each. Then DATA and the message, to which a line
+# with nothing but a dot makes the end. With PIPELINING (RFC 2920) the whole
+# envelope and DATA go out at once and the replies come back together: one
+# round trip instead of one for each command. Pipelining ends where an answer
+# changes what we do: the message itself waits for the 354.
+#
+# A mail is for all or for nobody. As long as the final dot has not been sent,
+# the server must throw away what it has; the reply to that dot is the moment
+# at which the server takes over the duty to deliver.
+# ---------------------------------------------------------------------------
+
+def dot_stuff(chunk: bytes) -> bytes:
+    """Double a dot that begins a line (RFC 5321 section 4.5.2).
+
+    Otherwise a line of one dot in a text would end the message. The server
+    takes the second dot away again.
+
+    Args:
+        chunk: Whole lines.
+
+    Returns:
+        The same lines, b'..' in place of each b'.' at the start of a line.
+    """
+    stuffed = chunk.replace(b'\n.', b'\n..')
+    return b'.' + stuffed if stuffed.startswith(b'.') else stuffed
+
+
+class Piece:
+    """Whole lines of a message that are in memory.
+
+    Attributes:
+        size: Octets on the wire, before dots are doubled.
+    """
+
+    def __init__(self, octets: bytes) -> None:
+        """Hold the lines."""
+        self.octets = octets
+        self.size = len(octets)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Go through the lines.
+
+        Yields:
+            Whole lines, not too many at a time.
+        """
+        start = 0
+        while start < self.size:
+            end = self.octets.find(b'\n', start + BLOCK) + 1 or self.size
+            yield self.octets[start:end]
+            start = end
+
+    def outline(self, head: int = 20, tail: int = 3) -> list[str]:
+        """Say what a transcript shows of the lines.
+
+        Args:
+            head: How many at the start, after the header fields.
+            tail: How many at the end.
+
+        Returns:
+            Lines as they are sent; what is left out is counted.
+        """
+        lines = dot_stuff(self.octets).decode().split(CRLF)[:-1]
+        start = head + (lines.index('') if '' in lines else 0)
+        left_out = len(lines) - start - tail
+        if left_out > 1:
+            lines[start:-tail] = [f'({left_out:,} more lines)']
+        return lines
+
+
+class Message(NamedTuple):
+    """A mail: its envelope, and the message.
+
+    Attributes:
+        sender: The address for MAIL.
+        recipients: The addresses for RCPT, each once.
+        message_id: The value of its Message-ID field.
+        pieces: Header and body.
+        needs_smtputf8: Whether an address has letters beyond ASCII.
+    """
+
+    sender: str
+    recipients: list[str]
+    message_id: str
+    pieces: Sequence[Piece]
+    needs_smtputf8: bool = False
+
+    @property
+    def size(self) -> int:
+        """Octets on the wire, before dots are doubled (RFC 1870)."""
+        return sum(piece.size for piece in self.pieces)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Go through the message.
+
+        Yields:
+            Whole lines, not too many at a time.
+
+        Raises:
+            SMTPMessageError: An attachment has changed since.
+        """
+        for piece in self.pieces:
+            yield from piece.chunks()
+
+
+WELCOME = {
+    'MAIL': (COMPLETED,),
+    'RCPT': (COMPLETED, WILL_FORWARD),
+    'DATA': (START_MAIL_INPUT,),
+}
+
+
+def mail_command(extensions: Extensions, message: Message) -> str:
+    """Write the MAIL command, with the parameters that the server takes.
+
+    Args:
+        extensions: What the server offers.
+        message: To be sent.
+
+    Returns:
+        For example 'MAIL FROM:<alice@example.com> SIZE=431'.
+
+    Raises:
+        SMTPMessageError: The message is larger than the server takes.
+        SMTPNotSupportedError: It needs an extension that is not offered.
+    """
+    command = f'MAIL FROM:<{message.sender}>'
+    if 'SIZE' in extensions:
+        command += f' SIZE={message.size}'                  # RFC 1870
+        limit = extensions['SIZE']
+        if re.fullmatch('[0-9]{1,18}', limit) and 0 < int(limit) < message.size:
+            raise SMTPMessageError(
+                f'the message has {message.size:,} octets, and the server '
+                f'takes no more than {int(limit):,}.', command='MAIL',
+                advice='Attachments grow by 37 % on their way: send fewer, '
+                'or a link.')
+    if message.needs_smtputf8:
+        if 'SMTPUTF8' not in extensions:
+            raise SMTPNotSupportedError(
+                'an address has letters beyond ASCII before its @, and the '
+                'server does not offer SMTPUTF8.', command='MAIL',
+                advice='Use an address in plain letters.')
+        command += ' BODY=8BITMIME SMTPUTF8'                # RFC 6531
+    return command
+
+
+def recipients_refused(refused: Mapping[str, Reply]) -> SMTPException:
+    """Make the error for recipients that the server does not take.
+
+    Args:
+        refused: The reply to each RCPT command that was refused.
+
+    Returns:
+        The error, which lists them all.
+    """
+    codes = [exit_code_of(reply, EXIT_NO_RECIPIENT)
+             for reply in refused.values()]
+    weight = [EXIT_TRY_LATER, EXIT_NO_PERMISSION, EXIT_NO_RECIPIENT]
+    answers = [f'  {command[9:-1]}: {reply}'
+               for command, reply in refused.items()]
+    error = SMTPRecipientsRefused(
+        '\n'.join(['the server refused these recipients, so the message went '
+                   'to nobody:', *answers]),
+        command=next(iter(refused)), exit_code=max(codes, key=weight.index),
+        advice='Check these addresses, or leave them out, and send again.')
+    error.refused = {command[9:-1]: reply
+                     for command, reply in refused.items()}
+    error.reply = next(iter(refused.values()))
+    return error
+
+
+def give_envelope(connection: Connection, extensions: Extensions,
+                  message: Message) -> None:
+    """Say from whom and to whom the mail goes, and that the message follows.
+
+    This is the envelope; the header fields of the message play no part in
+    where it goes (RFC 5321 section 3.3).
+
+    C: MAIL FROM:<alice@example.com> SIZE=431
+    C: RCPT TO:<bob@example.org>
+    C: DATA
+    S: 250 2.1.0 Sender OK
+    S: 250 2.1.5 Recipient OK
+    S: 354 Start mail input; end with <CRLF>.<CRLF>
+
+    Args:
+        connection: To the server, after the login.
+        extensions: What the server offers.
+        message: To be sent.
+
+    Raises:
+        SMTPRecipientsRefused: A recipient was refused.
+        SMTPResponseException: The sender or DATA was refused.
+        SMTPMessageError: The message is too large for the server.
+        SMTPNotSupportedError: It needs an extension that is not offered.
+        SMTPProtocolError: A reply does not fit its command.
+        SMTPServerDisconnected: A reply did not come.
+    """
+    commands = [mail_command(extensions, message),
+                *(f'RCPT TO:<{address}>' for address in message.recipients),
+                'DATA']
+    size = MAX_GROUP if 'PIPELINING' in extensions else 1
+    wrong: dict[str, Reply] = {}
+    for start in range(0, len(commands), size):
+        group = commands[start:start + size]
+        if wrong and group[-1] == 'DATA':
+            group.pop()
+        if not group or 'MAIL' in (command[:4] for command in wrong):
+            break
+        connection.send_lines(group)
+        replies = {command: connection.read_reply() for command in group}
+        wrong.update((command, reply) for command, reply in replies.items()
+                     if reply.code not in WELCOME[command[:4]])
+    if not wrong:
+        return
+    if 'DATA' not in wrong and group[-1] == 'DATA':
+        connection.close()      # "go on", but not to all: no dot, no message
+    wrong_recipients = {command: reply for command, reply in wrong.items()
+                        if command[:4] == 'RCPT' and reply.code >= 400}
+    first = next(iter(wrong))
+    if first in wrong_recipients:
+        raise recipients_refused(wrong_recipients)
+    raise refusal(first, wrong[first])
+
+
+def give_message(connection: Connection, extensions: Extensions,
+                 message: Message) -> Reply:
+    """Send the message, and the dot that ends it.
+
+    Every line goes as it is, save that a dot at its start is doubled; a line
+    with one dot is the end (RFC 5321 section 4.1.1.4).
+
+    C: From: alice@example.com
+    C: (the other header fields, an empty line, the text)
+    C: .
+    S: 250 2.0.0 OK, queued
+
+    Args:
+        connection: To the server, which has just said 354.
+        extensions: What the server offers.
+        message: To be sent.
+
+    Returns:
+        The reply to the final dot, which is 250: sent.
+
+    Raises:
+        SMTPResponseException: The server refused the message.
+        SMTPMessageError: A file changed while it was read.
+        SMTPServerDisconnected: The connection was lost before the dot.
+        SMTPProtocolError: The server spoke before the dot.
+        SMTPDeliveryUnknown: No reply came to the dot, or a strange one.
+    """
+    for piece in message.pieces:
+        connection.transcript.lines(piece.outline)
+    ending = ['.', 'QUIT'] if 'PIPELINING' in extensions else ['.']
+    pending = b''
+    try:
+        for chunk in message.chunks():
+            connection.send_octets(pending)
+            pending = dot_stuff(chunk)
+        connection.refuse_unasked()
+    except BaseException:
+        connection.close()      # without the final dot nothing is sent
+        raise
+    connection.transcript.lines(lambda: ending)
+    try:
+        connection.send_octets(
+            pending + ''.join(line + CRLF for line in ending).encode())
+        connection.awaited.extend(['the final dot', *ending[1:]])
+        return connection.read_reply(COMPLETED,
+                                     seconds=connection.final_timeout)
+    except SMTPResponseException:
+        raise
+    except BaseException as error:
+        problem = getattr(error, 'problem', 'interrupted.')
+        raise SMTPDeliveryUnknown(
+            f'{problem}\nThe message was complete by then (Message-ID '
+            f'{message.message_id}).', command='the final dot',
+            reply=getattr(error, 'reply', None)) from error
+
+
+def say_goodbye(connection: Connection) -> None:
+    """Close the session politely.
+
+    Whatever happens to QUIT, what was sent is sent, and what was refused is
+    refused (RFC 5321 section 4.1.1.10).
+
+    C: QUIT
+    S: 221 2.0.0 Service closing transmission channel
+
+    Args:
+        connection: To the server.
+    """
+    try:
+        if not connection.awaited:
+            connection.send_line('QUIT')
+        if connection.awaited[0] == 'QUIT':
+            connection.read_reply(
+                seconds=min(QUIT_TIMEOUT, connection.timeout))
+    except (SMTPException, KeyboardInterrupt):
+        pass                    # the verdict on the message stands already
+
+
+# ---------------------------------------------------------------------------
+# 9  Header fields
+#
+# A header field is a name, a colon and a value, all in ASCII. Three things
+# have to be done to what people write. Letters beyond ASCII become
+# encoded-words: "Grüße" is =?utf-8?q?Gr=C3=BC=C3=9Fe?= (RFC 2047). Long
+# fields are folded: a line that begins with a space continues the one before
+# it. And addresses are taken apart, since "Dr. Bob" <bob@example.org> is a
+# name for people and an address for the envelope.
+#
+# A line end inside a value would begin a field, or an envelope command, of a
+# stranger's choice. So it is refused wherever it comes from.
+# ---------------------------------------------------------------------------
+
+FIELD_NAME = re.compile(r'[!-9;-~]{1,76}')      # RFC 5322 2.2: no colon
+ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
+DOT_ATOM = re.compile(rf'{ATOM}(?:\.{ATOM})*')
+
+# Characters that stand for themselves in an encoded-word, RFC 2047 section 5.
+Q_SAFE = re.compile('[A-Za-z0-9!*+/-]')
+
+
+def check_text(what: str, text: str) -> str:
+    """Refuse what would break out of the line that it stands on.
+
+    Args:
+        what: Its name, for the error.
+        text: A header field's value, an address, a file name.
+
+    Returns:
+        The text as it is.
+
+    Raises:
+        SMTPMessageError: It has a CR, LF or NUL, or is no Unicode text.
+    """
+    found = re.search('[\r\n\0\ud800-\udfff]', text)
+    if found:
+        raise SMTPMessageError(
+            f'{what} has a character that cannot be sent at position '
+            f'{found.start() + 1}: {text[:100]!r}',
+            advice='Line ends, NUL and broken UTF-8 are not sent, since they '
+            'could add header fields or recipients. Take it out.')
+    return text
+
+
+def pack(pieces: Iterable[str], limit: int) -> list[str]:
+    """Join pieces in their order into strings as long as the limit allows.
+
+    Args:
+        pieces: Short strings that must not be cut.
+        limit: In characters.
+
+    Returns:
+        The strings.
+    """
+    packed = ['']
+    for piece in pieces:
+        if len(packed[-1]) + len(piece) > limit:
+            packed.append('')
+        packed[-1] += piece
+    return packed
+
+
+def encoded_words(text: str) -> list[str]:
+    """Write text as encoded-words (RFC 2047).
+
+    Each stands for whole characters. Between two of them the space is not
+    part of the text.
+
+    Args:
+        text: For example 'Grüße'.
+
+    Returns:
+        For example ['=?utf-8?q?Gr=C3=BC=C3=9Fe?='].
+    """
+    room = ENCODED_WORD - len('=?utf-8?q??=')
+    q_forms = [
+        '_' if character == ' '
+        else character if Q_SAFE.fullmatch(character)
+        else ''.join(f'={octet:02X}' for octet in character.encode())
+        for character in text]
+    if sum(map(len, q_forms)) <= 4 * len(text.encode()) // 3 + 4:
+        return [f'=?utf-8?q?{word}?=' for word in pack(q_forms, room)]
+    # One character per octet: this lets pack() count octets of UTF-8.
+    octets = (character.encode().decode('latin-1') for character in text)
+    return [f'=?utf-8?b?{to_base64(word.encode("latin-1").decode())}?='
+            for word in pack(octets, room * 3 // 4)]
+
+
+def unstructured(text: str) -> list[str]:
+    """Write free text, such as a subject, for a header field.
+
+    Args:
+        text: Without line ends.
+
+    Returns:
+        Words to put a space between. From the first word that needs it to
+        the last, they are encoded-words.
+    """
+    # Split at single spaces; further ones stay with the word behind them.
+    words = re.split('(?<! ) ', text)
+    foreign = [number for number, word in enumerate(words)
+               if not re.fullmatch(' *[!-~]{1,900}', word) or '=?' in word]
+    if text and not foreign:
+        return words
+    if not text:
+        return []
+    first, last = foreign[0], foreign[-1] + 1
+    if words[first].startswith(' '):
+        first = max(0, first - 1)
+    return [*words[:first], *encoded_words(' '.join(words[first:last])),
+            *words[last:]]
+
+
+def phrase(name: str) -> list[str]:
+    """Write a display name as RFC 5322 section 3.2.5 asks.
+
+    Args:
+        name: For example 'Bob', 'Dr. Bob' or 'Böb'.
+
+    Returns:
+        Words to put a space between: as they are, "quoted", or encoded.
+    """
+    words = name.split(' ')
+    if all(re.fullmatch(ATOM, word) and word.isascii() and '=?' not in word
+           and len(word) < ENCODED_WORD for word in words):
+        return words
+    if re.fullmatch('[ -~]+', name) and '=?' not in name \
+            and len(name) < ENCODED_WORD:
+        return ['"' + re.sub(r'(["\\])', r'\\\1', name) + '"']
+    return encoded_words(name)
+
+
+def ascii_domain(domain: str) -> str:
+    """Write a domain in the letters that DNS knows (RFC 5890).
+
+    Args:
+        domain: For example 'bücher.example'.
+
+    Returns:
+        For example 'xn--bcher-kva.example'.
+
+    Raises:
+        ValueError: It is no domain, or one that not all programs would
+            write in the same way.
+    """
+    if domain.isascii():
+        encoded = domain
+    else:
+        encoded = domain.encode('idna').decode('ascii')
+        # The codec follows the standard of 2003, which maps some letters to
+        # others; the one of 2008 does not, and has no symbols either.
+        letters = re.fullmatch(r'[\w.-]+', domain) and '_' not in domain
+        if not letters or \
+                encoded.encode().decode('idna') != domain.lower():
+            raise ValueError('its spelling is ambiguous')
+    if not DOMAIN.fullmatch(encoded) \
+            or max(map(len, encoded.split('.'))) > MAX_LABEL:
+        raise ValueError('it is no name of a host')
+    return encoded
+
+
+def check_literal(literal: str) -> str:
+    """Check an address literal (RFC 5321 section 4.1.3).
+
+    Args:
+        literal: For example '[192.0.2.7]' or '[IPv6:2001:db8::7]'.
+
+    Returns:
+        The literal as it is.
+
+    Raises:
+        ValueError: It holds no IP address.
+    """
+    inside = literal[1:-1]
+    try:
+        if inside[:5].lower() == 'ipv6:':
+            socket.inet_pton(socket.AF_INET6, inside[5:])
+        else:
+            socket.inet_pton(socket.AF_INET, inside)
+    except OSError:
+        raise ValueError('it holds no IP address') from None
+    return literal
+
+
+# What an address list is made of, RFC 5322 section 3.2.
+TOKEN = re.compile(r'''
+    (?P<space>   [ \t]+ )
+  | (?P<comment> \( )
+  | (?P<quoted>  "(?:[^"\\]|\\.)*" )
+  | (?P<literal> \[[^][\\]*\] )
+  | (?P<atom>    [^][ \t()<>@,:;"\\]+ )
+  | (?P<special> [<>@,:;] )
+''', re.VERBOSE)
+
+
+def skip_comment(text: str, start: int) -> int:
+    """Find the end of a comment; comments may hold comments.
+
+    Args:
+        text: An address list.
+        start: Where its opening parenthesis stands.
+
+    Returns:
+        The position behind its closing parenthesis; -1 if there is none.
+    """
+    depth = 0
+    for found in re.compile(r'\\.|[()]').finditer(text, start):
+        depth += {'(': 1, ')': -1}.get(found[0], 0)
+        if depth == 0:
+            return found.end()
+    return -1
+
+
+def tokens_of(text: str) -> Iterator[tuple[str, str]]:
+    """Take an address list apart.
+
+    Args:
+        text: For example 'Bob <bob@example.org>, carol@example.com'.
+
+    Yields:
+        Kind and text of each token; spaces are left out.
+
+    Raises:
+        ValueError: A quote, a parenthesis or a bracket is not closed.
+    """
+    position = 0
+    while position < len(text):
+        found = TOKEN.match(text, position)
+        kind = found.lastgroup if found else None
+        end = found.end() if found else -1
+        if kind == 'comment':
+            end = skip_comment(text, position)
+        if kind is None or end < 0:
+            raise ValueError(f'{text[position]} at position {position + 1} '
+                             'has no counterpart or is out of place')
+        if kind != 'space':
+            yield kind, text[position:end]
+        position = end
+
+
+def unquote(quoted: str) -> str:
+    """Take the quotes and the backslashes off a quoted string."""
+    return re.sub(r'\\(.)', r'\1', quoted[1:-1])
+
+
+Tokens = Sequence['tuple[str, str]']
+
+
+def words_of(tokens: Tokens) -> str:
+    """Read a display name.
+
+    Args:
+        tokens: What stands before the < of a mailbox or the : of a group.
+
+    Returns:
+        The name.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if any(kind not in ('atom', 'quoted') for kind, _ in tokens):
+        raise ValueError('a name with special characters needs quotes')
+    return ' '.join(unquote(text) if kind == 'quoted' else text
+                    for kind, text in tokens)
+
+
+def address_of(tokens: Tokens) -> str:
+    """Check an address, and write it as the envelope wants it.
+
+    Args:
+        tokens: Of one address, such as bob@example.org.
+
+    Returns:
+        The address, its domain in ASCII.
+
+    Raises:
+        ValueError: It is no address by RFC 5321 section 4.1.2, or too long.
+    """
+    kinds = [kind if kind != 'special' else text for kind, text in tokens]
+    if kinds[1:] not in (['@', 'atom'], ['@', 'literal']):
+        raise ValueError("it is not of the form 'user@host'")
+    local, domain = tokens[0][1], tokens[2][1]
+    if kinds[0] == 'quoted':
+        local = unquote(local)
+    if not DOT_ATOM.fullmatch(local):
+        if kinds[0] != 'quoted' or not local.isprintable():
+            raise ValueError('the part before @ is not allowed')
+        local = '"' + re.sub(r'(["\\])', r'\\\1', local) + '"'
+    domain = check_literal(domain) if kinds[2] == 'literal' \
+        else ascii_domain(domain)
+    address = f'{local}@{domain}'
+    if len(local.encode()) > MAX_LOCAL_PART \
+            or len(address.encode()) > MAX_ADDRESS:
+        raise ValueError('it is too long')
+    return address
+
+
+class AddressList(NamedTuple):
+    """The value of a field such as To.
+
+    Attributes:
+        words: The value as words to put a space between.
+        addresses: The addresses in it, as for the envelope.
+    """
+
+    words: list[str]
+    addresses: list[str]
+
+
+def read_mailbox(tokens: Tokens) -> tuple[list[str], str]:
+    """Read one mailbox: an address, or a name and an address in < and >.
+
+    Args:
+        tokens: Of the mailbox.
+
+    Returns:
+        Its words for a header field, and its address.
+
+    Raises:
+        ValueError: It is none.
+    """
+    comments = [text[1:-1] for kind, text in tokens if kind == 'comment']
+    tokens = [token for token in tokens if token[0] != 'comment']
+    if ('special', '<') not in tokens:
+        address = address_of(tokens)
+        # bob@example.org (Bob): how names were written before 1982
+        name = comments[0].strip() if comments else ''
+    else:
+        angle = list(tokens).index(('special', '<'))
+        if tokens[-1] != ('special', '>'):
+            raise ValueError('there is something behind its >')
+        address = address_of(tokens[angle + 1:-1])
+        name = words_of(tokens[:angle])
+    return ([*phrase(name), f'<{address}>'] if name else [address]), address
+
+
+def parse_addresses(field: str, text: str) -> AddressList:
+    """Read a list of addresses (RFC 5322 section 3.4).
+
+    Args:
+        field: The name of the field, for errors.
+        text: Addresses with commas between them, with or without names and
+            groups ('Friends: bob@example.org, carol@example.com;').
+
+    Returns:
+        The list.
+
+    Raises:
+        SMTPMessageError: Something in it is no address.
+    """
+    words: list[str] = []
+    addresses: list[str] = []
+    mailbox: list[tuple[str, str]] = []
+    group = False
+    try:
+        for token in [*tokens_of(check_text(field, text)), ('special', ',')]:
+            if token == ('special', ':') and not group \
+                    and ('special', '<') not in mailbox:
+                words += phrase(words_of(mailbox))
+                words[-1] += ':'
+                mailbox, group = [], True
+            elif token in (('special', ','), ('special', ';')):
+                ends_group = token[1] == ';'
+                if mailbox:
+                    mailbox_words, address = read_mailbox(mailbox)
+                    words += mailbox_words
+                    words[-1] += ','
+                    addresses.append(address)
+                if ends_group and not group:
+                    raise ValueError('a semicolon ends a group only')
+                if ends_group:
+                    words[-1] = words[-1].rstrip(',') + ';,'
+                    group = False
+                mailbox = []
+            else:
+                mailbox.append(token)
+        if group:
+            raise ValueError('a group ends with a semicolon')
+    except ValueError as error:
+        written = ''.join(part for _, part in mailbox) or text
+        raise SMTPMessageError(
+            f'{field}: {written[:100]} is no address: {error}.',
+            advice="Write 'user@host' or 'Name <user@host>', with commas "
+            'between several; a name with a comma needs "quotes".') from None
+    if words:
+        words[-1] = words[-1].rstrip(',')
+    return AddressList(words, addresses)
+
+
+def fold(name: str, words: Iterable[str]) -> str:
+    """Write a header field, on several lines if it is long.
+
+    Args:
+        name: Such as 'Subject'.
+        words: Its value; lines may end between two words.
+
+    Returns:
+        The field with its CRLF.
+    """
+    lines = [f'{name}:']
+    for word in words:
+        # The first word stays beside the name, as some programs expect it.
+        if len(lines[-1]) + 1 + len(word) > HEADER_LINE \
+                and lines[-1] != f'{name}:':
+            lines.append('')
+        lines[-1] += f' {word}'
+    return CRLF.join(lines) + CRLF
+
+
+DAYS = 'Mon Tue Wed Thu Fri Sat Sun'.split()
+MONTHS = 'Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec'.split()
+
+
+def get_formatted_date(zone: str | None = None) -> str:
+    """Write the current time for the Date field (RFC 5322 section 3.3).
+
+    Args:
+        zone: A name such as 'Europe/Zurich'; None: the local zone.
+
+    Returns:
+        For example 'Mon, 23 Nov 2026 12:00:00 +0100'; the names are English
+        wherever the program runs.
+
+    Raises:
+        SMTPUsageError: There is no zone of that name.
+    """
+    # pytz and tzlocal read files; a run that needs no date does not wait.
+    now = datetime.datetime.now(datetime.timezone.utc)
+    if zone is not None:
+        import pytz
+        try:
+            now = now.astimezone(pytz.timezone(zone))
+        except (pytz.UnknownTimeZoneError, ValueError):
+            raise SMTPUsageError(
+                f'there is no time zone named {zone}.',
+                advice="'smtp.py --timezones' lists the names.") from None
+    else:
+        now = to_local_time(now)
+    return (f'{DAYS[now.weekday()]}, {now.day:02} {MONTHS[now.month - 1]} '
+            f'{now.year} {now:%H:%M:%S %z}')
+
+
+def to_local_time(moment: datetime.datetime) -> datetime.datetime:
+    """Move a moment to the local zone.
+
+    Args:
+        moment: In any zone.
+
+    Returns:
+        The same moment by the clock of this place; by the system's offset
+        from UTC if the zone is not known, as with TZ=UTC+3.
+    """
+    import warnings
+
+    import tzlocal
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')      # tzlocal warns, then guesses
+            return moment.astimezone(tzlocal.get_localzone())
+    except (LookupError, ValueError, OSError, Warning):
+        return moment.astimezone()
+
+
+def print_all_timezones() -> None:
+    """Print the names that get_formatted_date knows, one on each line."""
+    import pytz
+    print('\n'.join(pytz.all_timezones))
+
+
+# ---------------------------------------------------------------------------
+# 10  Parts
+#
+# SMTP was made for lines of ASCII, at most 998 octets long. A text of other
+# letters, and every file, has to be dressed up as such lines: in quoted-
+# printable, which leaves ASCII readable (é is =C3=A9), or in base64, which
+# writes three octets as four letters. Fields in front of each part say what
+# it is and how it is dressed (RFC 2045). Files are read in small pieces while
+# they are sent, so that a large one takes no memory.
+# ---------------------------------------------------------------------------
+
+
+class Attachment(Piece):
+    """A file, sent in base64 (RFC 2045 section 6.8).
+
+    Attributes:
+        path: Where it is.
+        name: Its name, as the recipient sees it.
+        size: Octets in base64, with line ends.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Look at the file, which must be one that can be read.
+
+        Raises:
+            SMTPMessageError: It is missing, or unreadable, or no file, or
+                its name cannot be sent.
+        """
+        super().__init__(b'')
+        self.path = path
+        self.name = check_text('the file name', os.path.basename(path))
+        with self._open() as descriptor:
+            self._state = self._look(descriptor)
+        self.file_size = self._state[0]
+        base64_size = (self.file_size + 2) // 3 * 4
+        lines = -(-base64_size // BASE64_LINE)
+        self.size = base64_size + len(CRLF) * lines
+
+    def _open(self) -> Any:
+        """Open the file, if it is a regular one.
+
+        Raises:
+            SMTPMessageError: It cannot be opened.
+        """
+        try:
+            # Before opening: a FIFO would wait for somebody to write to it.
+            if not stat.S_ISREG(os.stat(self.path).st_mode):
+                raise OSError(0, 'it is not a regular file')
+            return open(self.path, 'rb', buffering=0)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, 'strerror', None) or error
+            raise SMTPMessageError(
+                f'cannot attach {self.path}: {reason}.',
+                exit_code=EXIT_NO_INPUT) from None
+
+    def _look(self, file: Any) -> tuple[int, int]:
+        """Return what would differ if somebody wrote to the file."""
+        status = os.fstat(file.fileno())
+        return status.st_size, status.st_mtime_ns
+
+    def outline(self, head: int = 0, tail: int = 0) -> list[str]:
+        """Say what a transcript shows of the file."""
+        return [f'({self.name}: {self.file_size:,} octets, '
+                f'{self.size:,} in base64)']
+
+    def chunks(self) -> Iterator[bytes]:
+        """Read the file and write it in base64.
+
+        Yields:
+            Lines of base64, many at a time.
+
+        Raises:
+            SMTPMessageError: The file has changed since it was looked at.
+        """
+        octets_per_line = BASE64_LINE // 4 * 3
+        left = self.file_size
+        with self._open() as file:
+            while left > 0:
+                octets = file.read(min(left, octets_per_line * BASE64_LINES))
+                left -= len(octets)
+                if not octets or left and len(octets) % octets_per_line:
+                    break
+                base64 = binascii.b2a_base64(octets, newline=False)
+                # One call cuts all the lines: twice as fast as a loop.
+                whole, rest = divmod(len(base64), BASE64_LINE)
+                lines = struct.unpack(
+                    f'{BASE64_LINE}s' * whole + f'{rest}s' * bool(rest),
+                    base64)
+                yield CRLF.encode().join((*lines, b''))
+            if left or self._look(file) != self._state:
+                raise SMTPMessageError(
+                    f'{self.path} changed while it was sent, so the message '
+                    'was not completed.', exit_code=EXIT_NO_INPUT,
+                    advice='Send it again when nobody writes to the file.')
+
+
+class Part(NamedTuple):
+    """A part of a message: its own header fields, and its content.
+
+    Attributes:
+        fields: The fields, each with its CRLF.
+        pieces: The content.
+    """
+
+    fields: str
+    pieces: list[Piece]
+
+
+def text_part(text: str) -> Part:
+    """Make a part of plain text (RFC 2046 section 4.1).
+
+    Args:
+        text: Lines that end in CR, LF or CRLF, which all mean the same.
+
+    Returns:
+        The part: as it is if it is ASCII, else in quoted-printable or
+        base64, whichever is shorter.
+
+    Raises:
+        SMTPMessageError: The text is no Unicode text.
+    """
+    text = re.sub('\r\n?|\n', CRLF, text)
+    if text and not text.endswith(CRLF):
+        text += CRLF
+    try:
+        octets = text.encode()
+    except UnicodeEncodeError as error:
+        raise SMTPMessageError(
+            'the text is not UTF-8: broken character at position '
+            f'{error.start + 1}.') from None
+    encoding, charset = '7bit', 'us-ascii'
+    if not text.isascii() or '\0' in text \
+            or re.search(f'[^\n]{{{MAX_TEXT_LINE + 2}}}', text):
+        charset = 'utf-8'
+        quoted = binascii.b2a_qp(octets)
+        base64 = binascii.b2a_base64(octets, newline=False)
+        if len(quoted) <= len(base64) * (BASE64_LINE + 2) // BASE64_LINE:
+            encoding, octets = 'quoted-printable', quoted
+        else:
+            encoding = 'base64'
+            octets = re.sub(b'.{1,76}', rb'\g<0>\r\n', base64)
+    return Part(
+        fold('Content-Type', ['text/plain;', f'charset={charset}'])
+        + fold('Content-Transfer-Encoding', [encoding]), [Piece(octets)])
+
+
+def parameter(name: str, value: str) -> list[str]:
+    """Write a parameter of a field, such as filename (RFC 2231).
+
+    Args:
+        name: The parameter's name.
+        value: Any text without line ends.
+
+    Returns:
+        For example ['filename="a.pdf"'] or ["filename*=utf-8''%C3%A9.pdf"];
+        several words, numbered, if it is long.
+    """
+    if re.fullmatch(r'[A-Za-z0-9_+,=@()\[\]. -]{1,60}', value) \
+            and value == value.strip():
+        return [f'{name}="{value}"']
+    percent = (
+        character if re.fullmatch('[A-Za-z0-9._-]', character)
+        else ''.join(f'%{octet:02X}' for octet in character.encode())
+        for character in value)
+    pieces = pack(["utf-8''", *percent], 50)
+    if len(pieces) == 1:
+        return [f'{name}*={pieces[0]}']
+    words = [f'{name}*{number}*={piece};'
+             for number, piece in enumerate(pieces)]
+    return [*words[:-1], words[-1][:-1]]
+
+
+def attachment_part(path: str) -> Part:
+    """Make a part of a file (RFC 2183).
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        The part, in base64.
+
+    Raises:
+        SMTPMessageError: The file cannot be read.
+    """
+    import mimetypes  # reads files of its own, so not without need
+    attachment = Attachment(path)
+    kind, packed = mimetypes.guess_type(f'./{attachment.name}')
+    if kind is None or packed or kind.startswith(('message/', 'multipart/')):
+        kind = 'application/octet-stream'   # base64 is for this: RFC 2046 5.2
+    return Part(
+        fold('Content-Type', [kind])
+        + fold('Content-Transfer-Encoding', ['base64'])
+        + fold('Content-Disposition',
+               ['attachment;', *parameter('filename', attachment.name)]),
+        [attachment])
+
+
+def multipart(subtype: str, parts: Sequence[Part]) -> Part:
+    """Put several parts together (RFC 2046 section 5.1).
+
+    Args:
+        subtype: 'mixed' for a text and its attachments.
+        parts: What to put together.
+
+    Returns:
+        One part that holds them all, a boundary between each.
+    """
+    pieces = [piece for part in parts for piece in part.pieces]
+    boundary = b''
+    while not boundary or any(boundary in piece.octets for piece in pieces):
+        # '=_' occurs neither in base64 nor in quoted-printable.
+        boundary = b'=_' + os.urandom(12).hex().encode()
+    content: list[Piece] = []
+    for part in parts:
+        content += [Piece(b'--%b\r\n%b\r\n' % (boundary, part.fields.encode())),
+                    *part.pieces, Piece(CRLF.encode())]
+    content.append(Piece(b'--%b--\r\n' % boundary))
+    return Part(fold('Content-Type', [f'multipart/{subtype};',
+                                      f'boundary="{boundary.decode()}"']),
+                content)
+
+
+# ---------------------------------------------------------------------------
+# 11  The message
+#
+# A message is header fields, an empty line, and the body. For SMTP it must
+# also be known who sends it and who receives it: for us these are the
+# addresses in From, To, Cc and Bcc. From, To and Cc stand in the header too,
+# for people to read; Bcc lives in the envelope alone, which is what makes it
+# blind. The size is known before the first octet is sent, so that a server
+# can refuse at once what it will not take.
+# ---------------------------------------------------------------------------
+
+
+OWN_FIELDS = ('from', 'to', 'cc', 'bcc', 'subject', 'date', 'message-id',
+              'mime-version')
+ADDRESS_FIELDS = ('reply-to', 'sender', 'mail-followup-to',
+                  'disposition-notification-to')
+
+
+def further_fields(name: str, values: str | Sequence[str]) -> str:
+    """Write header fields of the user's own.
+
+    Args:
+        name: Such as 'Reply-To' or 'X-Lab'.
+        values: Any text without line ends; or several, for several fields.
+
+    Returns:
+        The fields, each with its CRLF.
+
+    Raises:
+        SMTPMessageError: There can be no such field, or smtp.py writes it.
+    """
+    if not FIELD_NAME.fullmatch(name):
+        raise SMTPMessageError(f'{name!r} is no name for a header field.')
+    if name.lower() in OWN_FIELDS or name.lower().startswith('content-'):
+        raise SMTPMessageError(
+            f'{name} is a header field that smtp.py writes itself.')
+    return ''.join(
+        fold(name, parse_addresses(name, value).words
+             if name.lower() in ADDRESS_FIELDS
+             else unstructured(check_text(name, value)))
+        for value in ([values] if isinstance(values, str) else values))
+
+
+def take_addresses(fields: dict[str, Any], name: str) -> AddressList:
+    """Read a field of addresses, and take it out of the fields.
+
+    Args:
+        fields: The fields that remain to be written.
+        name: Such as 'To'.
+
+    Returns:
+        Its addresses; none if it is not there.
+
+    Raises:
+        SMTPMessageError: Something in it is no address.
+    """
+    value = fields.pop(name, '')
+    values = [value] if isinstance(value, str) else list(value)
+    return parse_addresses(name, ', '.join(values))
+
+
+def each_once(addresses: Iterable[str]) -> list[str]:
+    """Leave out addresses that occur again.
+
+    Args:
+        addresses: In any order; the domain may be in any case of letters.
+
+    Returns:
+        The others, in their order.
+    """
+    known: dict[tuple[str, str], str] = {}
+    for address in addresses:
+        local, _, domain = address.rpartition('@')
+        known.setdefault((local, domain.lower()), address)
+    return list(known.values())
+
+
+def make_message_id(sender: str) -> str:
+    """Make a Message-ID that no other message has (RFC 5322 section 3.6.4).
+
+    Args:
+        sender: An address, whose domain vouches for it.
+
+    Returns:
+        For example '<2f1e0d...@example.com>'.
+    """
+    return f'<{os.urandom(16).hex()}@{sender.rpartition("@")[2]}>'
+
+
+def join_pieces(pieces: Iterable[Piece]) -> list[Piece]:
+    """Join pieces in memory that follow each other, to be sent at once."""
+    joined: list[Piece] = []
+    for piece in pieces:
+        if joined and type(piece) is type(joined[-1]) is Piece:
+            joined[-1] = Piece(joined[-1].octets + piece.octets)
+        else:
+            joined.append(piece)
+    return joined
+
+
+def build_message(message_info: Mapping[str, Any], message_text: str,
+                  attachments: Sequence[str] = ()) -> Message:
+    """Write a message (RFC 5322).
+
+    Args:
+        message_info: 'From', 'To' (a string or a list of strings),
+            'Subject', and perhaps 'Cc', 'Bcc', 'Date'; any other key is a
+            further header field.
+        message_text: The text, of any number of lines.
+        attachments: Paths of files.
+
+    Returns:
+        The message.
+
+    Raises:
+        SMTPMessageError: It cannot be sent as it is given.
+    """
+    fields = {key.title() if key.lower() in OWN_FIELDS else key: value
+              for key, value in message_info.items()}
+    if len(fields) < len(message_info):
+        raise SMTPMessageError('a header field is given twice.')
+    sender, to, cc, bcc = (take_addresses(fields, name)
+                           for name in ('From', 'To', 'Cc', 'Bcc'))
+    if len(sender.addresses) != 1:
+        raise SMTPMessageError('From needs one address, and one only.')
+    recipients = each_once(to.addresses + cc.addresses + bcc.addresses)
+    if not recipients:
+        raise SMTPMessageError('there is no recipient.')
+    if not to.words and not cc.words:
+        to = AddressList(['undisclosed-recipients:;'], [])
+    message_id = make_message_id(sender.addresses[0])
+    header = ''.join([
+        fold('From', sender.words),
+        fold('To', to.words) if to.words else '',
+        fold('Cc', cc.words) if cc.words else '',
+        fold('Subject', unstructured(
+            check_text('Subject', fields.pop('Subject', '')))),
+        fold('Date', [check_text('Date', fields.pop('Date', '')
+                                 or get_formatted_date())]),
+        fold('Message-ID', [message_id]),
+        *(further_fields(*field) for field in fields.items()),
+        fold('MIME-Version', ['1.0'])])
+    body = text_part(message_text)
+    if attachments:
+        body = multipart('mixed', [
+            body, *(attachment_part(path) for path in attachments)])
+    start = Piece(f'{header}{body.fields}{CRLF}'.encode())
+    return Message(sender.addresses[0], recipients, message_id,
+                   join_pieces([start, *body.pieces]),
+                   needs_smtputf8=not header.isascii())
+
+
+# ---------------------------------------------------------------------------
+# 12  smtp_send
+#
+# Here is the whole story. Each line of deliver() is a step of the session in
+# the docstring at the top of this file.
+# ---------------------------------------------------------------------------
+
+
+class Receipt(NamedTuple):
+    """What there is to say about a message that was sent.
+
+    Attributes:
+        reply: The reply to the final dot.
+        recipients: Their addresses.
+        message_id: By which the message can be found again.
+    """
+
+    reply: Reply
+    recipients: list[str]
+    message_id: str
+
+    def __str__(self) -> str:
+        """Return the verdict, on one line."""
+        names = ', '.join(self.recipients[:5])
+        if self.recipients[5:]:
+            names += f' and {len(self.recipients) - 5} more'
+        return escape(f'Sent to {names}: {self.reply.code} {self.reply.text} '
+                      f'(Message-ID {self.message_id})')
+
+
+def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
+            port: int = SMTP_PORT, tls: str = 'starttls',
+            ca_file: str | None = None, ehlo: str | None = None,
+            timeout: float | None = None, family: int = 0, user: str = '',
+            auth: str = 'auto', transcript: Transcript | None = None
+            ) -> Receipt:
+    """Send a message that is ready to be sent.
+
+    Args:
+        message: From build_message.
+        password: The password of the user.
+        server: A host name or an IP address.
+        port: From 1 to 65535.
+        tls: 'starttls', 'implicit' (TLS from the start), or 'none', which
+            never logs in.
+        ca_file: PEM file of the authorities to trust; None: the system's.
+        ehlo: Our host's name or address literal; None: found out.
+        timeout: Seconds for each reply; None: as long as is usual.
+        family: socket.AF_INET, socket.AF_INET6, or 0 for both.
+        user: The user name; '': the address of the sender.
+        auth: 'auto', 'login', 'plain', or 'none'.
+        transcript: Where to show the session; None: nowhere.
+
+    Returns:
+        The receipt.
+
+    Raises:
+        SMTPDeliveryUnknown: The message may have been sent. All the others
+            mean that it was not.
+        SMTPMessageError: The message cannot be sent as it is.
+        SMTPConfigurationError: The password or ca_file is missing.
+        SMTPConnectError: No connection came about.
+        SMTPServerDisconnected: The connection was lost.
+        SMTPProtocolError: The server is not to be trusted.
+        SMTPNotSupportedError: The server does not offer what is needed.
+        SMTPResponseException: The server refused; SMTPAuthenticationError
+            and SMTPRecipientsRefused are of this kind.
+    """
+    logs_in = tls != 'none' and auth != 'none'
+    if logs_in and not password:
+        raise SMTPConfigurationError('the password is empty.')
+    context = tls_context(ca_file) if tls != 'none' else None
+    sock = open_socket(server, port, family, timeout or REPLY_TIMEOUT)
+    with Connection(sock, transcript or Transcript(), timeout) as connection:
+        if context and tls == 'implicit':
+            connection.encrypt(context, server)
+        try:
+            read_greeting(connection)
+            extensions = say_hello(connection, ehlo)
+            if context and tls == 'starttls':
+                start_tls(connection, extensions, context, server)
+                extensions = say_hello(connection, ehlo)
+            if logs_in:
+                log_in(connection, extensions, user or message.sender,
+                       password, auth)
+            give_envelope(connection, extensions, message)
+            reply = give_message(connection, extensions, message)
+        except (SMTPResponseException, SMTPNotSupportedError,
+                SMTPMessageError):
+            say_goodbye(connection)
+            raise
+        say_goodbye(connection)
+    return Receipt(reply, message.recipients, message.message_id)
+
+
+def smtp_send(password: str, message_info: Mapping[str, Any],
+              message_text: str, *, attachments: Sequence[str] = (),
+              **session: Any) -> Receipt:
+    """Send an e-mail.
+
+    Args:
+        password: The password of the account that sends.
+        message_info: 'From', 'To' (a string or a list of strings),
+            'Subject', and perhaps 'Cc', 'Bcc', 'Date'; any other key is a
+            further header field.
+        message_text: The text, of any number of lines.
+        attachments: Paths of files.
+        **session: server, port, and what else deliver() takes.
+
+    Returns:
+        The receipt, with the server's reply and the Message-ID.
+
+    Raises:
+        SMTPException: The message was not sent, or, if the error's
+            may_have_been_sent is true, nobody can know; deliver() lists
+            the kinds.
+    """
+    message = build_message(message_info, message_text, attachments)
+    return deliver(message, password, **session)
+
+
+# ---------------------------------------------------------------------------
+# 13  The command line
+#
+# What was not given as an option is asked for, in the order in which one
+# writes a letter. The password is never an option, since everybody on a
+# computer can read the command lines of all programs. The last word is the
+# verdict: sent, not sent, or may have been sent. The exit code says the same
+# to a script.
+# ---------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours."""
+
+    def error(self, message: str) -> NoReturn:
+        """Turn an error of the command line into a verdict.
+
+        Raises:
+            SMTPUsageError: Always.
+        """
+        raise SMTPUsageError(f'{message}.')
+
+
+def port_number(text: str) -> int:
+    """Read a port.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not 0 < int(text) < 65536:
+        raise ValueError
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Read a time limit.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not 0 < float(text) < 1e6:
+        raise ValueError
+    return float(text)
+
+
+def ehlo_name(text: str) -> str:
+    """Read a name for EHLO.
+
+    Raises:
+        ValueError: It is neither a host name nor an address literal.
+    """
+    return check_literal(text) if text.startswith('[') else ascii_domain(text)
+
+
+def header_field(text: str) -> tuple[str, str]:
+    """Read a header field.
+
+    Raises:
+        ValueError: It has no colon, or the field is one that has an option.
+    """
+    name, colon, value = text.partition(':')
+    if not colon or name.lower() in OWN_FIELDS:
+        raise ValueError
+    return name, value.strip(' ')
+
+
+def make_parser() -> Parser:
+    """Write down the options."""
+    parser = Parser(
+        prog='smtp.py', allow_abbrev=False,
+        description='Send an e-mail by SMTP. What is not given is asked for.',
+        epilog='The password comes from $SMTP_PASSWORD or a prompt. Exit '
+        'codes: 0 sent; 64 usage; 65 message or address; 66 file; 67 '
+        'recipient refused; 68 no such host; 69 refused or not offered; 74 '
+        'MAY HAVE BEEN SENT; 75 not sent, try later; 76 protocol or TLS; 77 '
+        'login or permission; 78 settings; 130 interrupted.')
+    option = parser.add_argument_group('the message').add_argument
+    option('-f', '--from', dest='sender', metavar='ADDRESS',
+           help="'user@host' or 'Name <user@host>'")
+    for short, name in ('-t', '--to'), ('-c', '--cc'), ('-b', '--bcc'):
+        option(short, name, metavar='ADDRESS', action='append', default=[],
+               help='several with commas between, or the option repeated')
+    option('-s', '--subject', metavar='TEXT')
+    option('--body', metavar='TEXT|@FILE|-',
+           help="the text, or where it stands; '-' is standard input")
+    option('-a', '--attach', metavar='FILE', action='append', default=[],
+           help='may be repeated')
+    option('-H', '--header', metavar="'NAME: VALUE'", action='append',
+           default=[], type=header_field,
+           help='a further header field; may be repeated')
+    option('--timezone', metavar='NAME', help='zone of the Date field')
+    option('--timezones', action='store_true', help='list the names of zones')
+    option = parser.add_argument_group('the server').add_argument
+    option('--server', metavar='HOST', default=SMTP_SERVER,
+           help='default: %(default)s')
+    option('-p', '--port', metavar='N', type=port_number, default=SMTP_PORT,
+           help='default: %(default)s')
+    option('--tls', choices=('starttls', 'implicit', 'none'),
+           help='default: starttls, implicit on port 465; none never logs in')
+    option('--ca-file', metavar='FILE',
+           help='trust the authorities in this PEM file')
+    option('--ehlo', metavar='NAME', type=ehlo_name,
+           help='our name for the server')
+    option('--timeout', metavar='SECONDS', type=seconds,
+           help='for each reply; default: 60, and 600 for the last one')
+    option('-4', dest='family', action='store_const', default=0,
+           const=socket.AF_INET, help='use IPv4 only')
+    option('-6', dest='family', action='store_const',
+           const=socket.AF_INET6, help='use IPv6 only')
+    option = parser.add_argument_group('the login').add_argument
+    option('-u', '--user', metavar='NAME', default='',
+           help='default: the address of --from')
+    option('--auth', default='auto', choices=(
+        'auto', *(name.lower() for name in MECHANISMS), 'none'),
+           help='default: LOGIN where offered, else PLAIN')
+    option = parser.add_argument_group('what is shown').add_argument
+    option('-v', '--verbose', action='store_true',
+           help='the transcript, on standard error')
+    option('-n', '--dry-run', action='store_true',
+           help='print the message, and send nothing')
+    option('--version', action='version', version=f'smtp.py {__version__}')
+    return parser
+
+
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line, and fill in what follows from it.
+
+    Raises:
+        SMTPUsageError: It makes no sense.
+    """
+    options = make_parser().parse_args(arguments)
+    if options.tls is None:
+        options.tls = ('implicit' if options.port == IMPLICIT_TLS_PORT
+                       else 'starttls')
+    if options.tls == 'none' and options.auth not in ('auto', 'none'):
+        raise SMTPUsageError('--tls none never logs in: without encryption '
+                             'everybody on the way could read the password.')
+    if not options.server:
+        raise SMTPUsageError('--server is empty.')
+    return options
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a person sits at the other end of a stream."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def ask(label: str, option: str) -> str:
+    """Ask for one line.
+
+    Args:
+        label: What to ask for.
+        option: The option that would have given it.
+
+    Returns:
+        The answer.
+
+    Raises:
+        SMTPUsageError: There is nobody to answer.
+    """
+    if not is_terminal(sys.stdin):
+        raise SMTPUsageError(
+            f'{option} is missing, and there is no terminal to ask on.')
+    print(f'{label}: ', end='', file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        raise SMTPUsageError(f'{option} is missing.')
+    return answer.rstrip('\r\n')
+
+
+def ask_password() -> str:
+    """Ask for the password on the terminal, without showing it.
+
+    Returns:
+        The password.
+
+    Raises:
+        SMTPUsageError: There is no terminal.
+    """
+    import getpass
+    import warnings
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('error', getpass.GetPassWarning)
+            return getpass.getpass('Password: ')
+    except (getpass.GetPassWarning, OSError, EOFError):
+        raise SMTPUsageError(
+            'there is no terminal to ask for the password on.',
+            advice='Put it in $SMTP_PASSWORD, or use --auth none if the '
+            'server wants no login.') from None
+
+
+def decode_text(octets: bytes) -> str:
+    """Read octets as UTF-8, or as UTF-16 if they begin with its mark.
+
+    Raises:
+        SMTPMessageError: They are neither.
+    """
+    marked = octets.startswith((b'\xff\xfe', b'\xfe\xff'))
+    try:
+        return octets.decode('utf-16' if marked else 'utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise SMTPMessageError(
+            f'the text is not UTF-8: octet {error.object[error.start]:#04x} '
+            f'at offset {error.start}.',
+            advice='Convert it first, for example with iconv.') from None
+
+
+def typed_text() -> str:
+    """Let the user type the text, up to a line that holds only a dot."""
+    print('Text, ended by a line with only a dot:', file=sys.stderr,
+          flush=True)
+    lines = []
+    for line in sys.stdin:
+        if line.rstrip('\r\n') == '.':
+            break
+        lines.append(line)
+    return ''.join(lines)
+
+
+def given_text(source: str | None) -> str | None:
+    """Get the text from where it stands.
+
+    Args:
+        source: The value of --body.
+
+    Returns:
+        The text; None if it must be typed.
+
+    Raises:
+        SMTPMessageError: It cannot be read.
+    """
+    if source is None or source == '-':
+        if is_terminal(sys.stdin):
+            return None
+        return decode_text(sys.stdin.buffer.read() if sys.stdin else b'')
+    if not source.startswith('@'):
+        return source
+    try:
+        with open(source[1:], 'rb') as file:
+            return decode_text(file.read())
+    except OSError as error:
+        raise SMTPMessageError(
+            f'cannot read the text in {source[1:]}: {error.strerror}.',
+            exit_code=EXIT_NO_INPUT) from None
+
+
+def say(text: str, stream: TextIO | None) -> None:
+    """Print a line, whatever letters the stream knows.
+
+    Raises:
+        OSError: The stream is closed or full.
+    """
+    if stream is None or stream.closed:
+        raise OSError('there is no such stream')
+    encoding = getattr(stream, 'encoding', None) or 'utf-8'
+    text = text.encode(encoding, 'backslashreplace').decode(encoding)
+    print(text, file=stream, flush=True)
+
+
+def print_message(message: Message) -> None:
+    """Print a message, octet for octet as it would be sent.
+
+    Args:
+        message: From build_message.
+    """
+    for chunk in message.chunks():
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
+
+
+def send_mail(options: argparse.Namespace, password: str) -> Receipt | None:
+    """Gather what makes a mail, ask for the rest, and send it.
+
+    Args:
+        options: From the command line.
+        password: From the environment, or ''.
+
+    Returns:
+        The receipt; None for a dry run.
+
+    Raises:
+        SMTPException: The mail was not sent, or may have been.
+    """
+    for path in options.attach:
+        Attachment(path)            # a missing file shows before any question
+    text = given_text(options.body)
+    info: dict[str, Any] = {
+        'Date': get_formatted_date(options.timezone),
+        'From': options.sender or ask('From', '--from')}
+    parse_addresses('From', info['From'])
+    if not (password or options.dry_run or 'none' in (options.tls,
+                                                      options.auth)):
+        password = ask_password()
+    if options.to or not (options.cc or options.bcc):
+        info['To'] = options.to or [ask('To', '--to')]
+    for field, values in ('Cc', options.cc), ('Bcc', options.bcc):
+        if values:
+            info[field] = values
+    for field in ('To', 'Cc', 'Bcc'):
+        take_addresses(dict(info), field)
+    info['Subject'] = ask('Subject', '--subject') \
+        if options.subject is None else options.subject
+    for name, value in options.header:
+        info.setdefault(name, []).append(value)
+    if text is None:
+        text = typed_text()
+    if options.dry_run:
+        print_message(build_message(info, text, options.attach))
+        return None
+    return smtp_send(
+        password, info, text, attachments=options.attach,
+        server=options.server, port=options.port, tls=options.tls,
+        ca_file=options.ca_file, ehlo=options.ehlo, timeout=options.timeout,
+        family=options.family, user=options.user, auth=options.auth,
+        transcript=Transcript(sys.stderr if options.verbose else None))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        argv: The arguments; None: those of the command line.
+
+    Returns:
+        The exit code.
+    """
+    password = os.environ.pop('SMTP_PASSWORD', '')
+    try:
+        options = parse_options(argv)
+        if options.timezones:
+            print_all_timezones()
+            return EXIT_SENT
+        receipt = send_mail(options, password)
+    except SMTPException as error:
+        verdict = 'May have been sent' if error.may_have_been_sent \
+            else 'Not sent'
+        say(f'smtp.py: {verdict}: {error}', sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as interrupt:
+        say('smtp.py: Not sent: interrupted.', sys.stderr)
+        return interrupt.args[0] if interrupt.args else EXIT_INTERRUPTED
+    except OSError as error:
+        say(f'smtp.py: Not sent: {escape(str(error))}', sys.stderr)
+        return EXIT_TRY_LATER
+    if receipt:
+        try:
+            say(str(receipt), sys.stdout)
+        except OSError:
+            say(str(receipt), sys.stderr)
+            sys.stdout = None
+    return EXIT_SENT
+
+
+def terminate(*_: object) -> None:
+    """End in good order when the system asks for it.
+
+    Raises:
+        KeyboardInterrupt: Always, with the exit code.
+    """
+    raise KeyboardInterrupt(EXIT_TERMINATED)
+
+
+if __name__ == '__main__':
+    for signal_name in ('SIGTERM', 'SIGHUP'):
+        if hasattr(signal, signal_name):        # Windows has no SIGHUP
+            signal.signal(getattr(signal, signal_name), terminate)
+    sys.exit(main())
