@@ -150,6 +150,7 @@ REPLY_TIMEOUT = 60.0
 FINAL_REPLY_TIMEOUT = 600.0     # RFC 5321 4.5.3.2.6
 NEXT_ADDRESS_TIMEOUT = 10.0     # for an address while there are others to try
 QUIT_TIMEOUT = 5.0
+NOW = 0.0                       # a deadline that has passed: do not wait
 
 EXIT_SENT = 0
 EXIT_USAGE = 64                 # the command line
@@ -369,13 +370,13 @@ def exit_code_of(reply: Reply, otherwise: int = EXIT_UNAVAILABLE) -> int:
     """Choose the exit code that says what a refusal means for the sender.
 
     Args:
-        reply: A reply of the kind 4yz or 5yz.
+        reply: The reply that ended the attempt.
         otherwise: The exit code if the reply tells nothing special.
 
     Returns:
         One of the EXIT_ numbers.
     """
-    if reply.code < 500:
+    if 400 <= reply.code < 500:
         return EXIT_TRY_LATER
     if reply.code in LOGIN_CODES or reply.status.startswith('5.7.'):
         return EXIT_NO_PERMISSION
@@ -562,30 +563,36 @@ class Connection:
 
     # Receiving
 
-    def _receive(self, deadline: float) -> bytes:
+    def _receive(self, deadline: float) -> None:
         """Wait for octets from the server and add them to the buffer.
 
         Args:
-            deadline: When to give up, in seconds of time.monotonic().
-
-        Returns:
-            What came.
+            deadline: When to give up, in seconds of time.monotonic(); NOW
+                takes only what has come already.
 
         Raises:
+            BlockingIOError: Nothing has come yet; also SSLWantReadError.
             SMTPServerDisconnected: The server hung up, or was silent.
             SMTPProtocolError: What came is not TLS although it should be.
         """
         try:
-            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+            self._socket.settimeout(self._left(deadline))
             octets = self._socket.recv(MAX_REPLY_LINE)
         except socket.timeout:
             raise self._lost('the server did not answer in time') from None
+        except (BlockingIOError, ssl.SSLWantReadError):
+            raise
         except OSError as error:
             raise self._broken(error) from None
         if not octets:
             raise self._lost('the server closed the connection')
         self._received += octets
-        return octets
+
+    def _left(self, deadline: float) -> float:
+        """Return the seconds until a deadline, as sockets want them."""
+        if deadline == NOW:
+            return 0
+        return max(0.001, deadline - time.monotonic())
 
     def _lost(self, what: str) -> SMTPServerDisconnected:
         """Make the error for a connection that is of no use any more."""
@@ -677,30 +684,35 @@ class Connection:
 
     # Sending
 
+    def has_unread(self) -> bool:
+        """Tell, without waiting, whether the server has said more.
+
+        Raises:
+            SMTPServerDisconnected: It has hung up.
+            SMTPProtocolError: What came is not TLS although it should be.
+        """
+        if not self._received:
+            try:
+                self._receive(deadline=NOW)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return False
+        return True
+
     def refuse_unasked(self) -> None:
         """Make sure that the server has nothing to say before we speak.
 
         A reply that nobody asked for would be taken for the reply to the
-        next command. If someone slipped it in before TLS began, the server's
-        words would be theirs.
+        next command.
 
         Raises:
             SMTPProtocolError: There was something.
             SMTPResponseException: It was a refusal, such as a 421.
             SMTPServerDisconnected: The server has hung up.
         """
-        if not self._received:
-            try:
-                self._socket.settimeout(0)
-                self._received = self._socket.recv(MAX_REPLY_LINE)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                return
-            except OSError as error:
-                raise self._broken(error) from None
-            if not self._received:
-                raise self._lost('the server closed the connection')
-        self.awaited.appendleft('(nothing)')
-        reply = self.read_reply()
+        if not self.has_unread():
+            return
+        self.awaited.append('to go on')
+        reply = self.read_reply(seconds=QUIT_TIMEOUT)
         if reply.code >= 400:
             raise refusal('to go on', reply)
         raise SMTPProtocolError('the server spoke without being asked.',
@@ -724,8 +736,7 @@ class Connection:
                 rest = rest[BLOCK:]
                 deadline = time.monotonic() + self.timeout
                 while block:
-                    self._socket.settimeout(
-                        max(0.001, deadline - time.monotonic()))
+                    self._socket.settimeout(self._left(deadline))
                     block = block[self._socket.send(block):]
         except socket.timeout:
             raise self._lost('the server did not take what we sent') from None
@@ -1035,7 +1046,11 @@ def start_tls(connection: Connection, extensions: Extensions,
                 'implicit). If the server does offer STARTTLS elsewhere,\n'
                 'somebody on the way may be removing it.'))
     connection.send_command('STARTTLS', SERVICE_READY)
-    connection.refuse_unasked()
+    if connection.has_unread():
+        # Once TLS has begun, this would pass for words of the server.
+        raise SMTPProtocolError(
+            'more than its 220 came in answer to STARTTLS, so somebody may '
+            'be putting words into the session.', command='STARTTLS')
     connection.encrypt(context, host)
 
 
@@ -1201,16 +1216,19 @@ def log_in(connection: Connection, extensions: Extensions, user: str,
         reply = MECHANISMS[mechanism](connection, user, password)
         if reply.code == CHALLENGE:
             connection.send_command('*')    # "I give up", RFC 4954 section 4
-        if reply.code != AUTHENTICATION_SUCCEEDED:
-            raise refusal(f'AUTH {mechanism}', reply)
     except SMTPResponseException as error:
         assert error.reply is not None
-        raise SMTPAuthenticationError(
-            f'the server refused the login of {user} by {mechanism}.',
-            command=f'AUTH {mechanism}', reply=error.reply,
-            exit_code=exit_code_of(error.reply, EXIT_NO_PERMISSION),
-            advice='Check the user name (-u, else the address of From) and '
-            'the password.') from None
+        reply = error.reply
+    if reply.code == AUTHENTICATION_SUCCEEDED:
+        return
+    if reply.code < 400 and reply.code != CHALLENGE:
+        raise refusal(f'AUTH {mechanism}', reply)
+    raise SMTPAuthenticationError(
+        f'the server refused the login of {user} by {mechanism}.',
+        command=f'AUTH {mechanism}', reply=reply,
+        exit_code=exit_code_of(reply, EXIT_NO_PERMISSION),
+        advice='Check the user name (-u, else the address of From) and the '
+        'password.')
 
 
 # ---------------------------------------------------------------------------
@@ -1431,7 +1449,7 @@ def give_envelope(connection: Connection, extensions: Extensions,
                      if reply.code not in WELCOME[command[:4]])
     if not wrong:
         return
-    if 'DATA' not in wrong and group[-1] == 'DATA':
+    if 'DATA' in replies and 'DATA' not in wrong:
         connection.close()      # "go on", but not to all: no dot, no message
     wrong_recipients = {command: reply for command, reply in wrong.items()
                         if command[:4] == 'RCPT' and reply.code >= 400}
@@ -2518,7 +2536,7 @@ def port_number(text: str) -> int:
     return int(text)
 
 
-def seconds(text: str) -> float:
+def time_limit(text: str) -> float:
     """Read a time limit.
 
     Raises:
@@ -2587,7 +2605,7 @@ def make_parser() -> Parser:
            help='trust the authorities in this PEM file')
     option('--ehlo', metavar='NAME', type=ehlo_name,
            help='our name for the server')
-    option('--timeout', metavar='SECONDS', type=seconds,
+    option('--timeout', metavar='SECONDS', type=time_limit,
            help='for each reply; default: 60, and 600 for the last one')
     option('-4', dest='family', action='store_const', default=0,
            const=socket.AF_INET, help='use IPv4 only')
