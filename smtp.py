@@ -52,13 +52,14 @@ Contents; every name is defined above the place where it is used:
      4  The transcript     what the user sees of the session
      5  The connection     lines and replies over a socket, TLS
      6  Opening            greeting, EHLO, STARTTLS, EHLO again
-     7  Who we are         AUTH LOGIN, AUTH PLAIN
+     7  Who we are         AUTH LOGIN, AUTH PLAIN, AUTH XOAUTH2
      8  One mail           envelope, message, goodbye
      9  Header fields      addresses, encoded-words, folding, dates
     10  Parts              text, attachments
     11  The message        header fields and parts put together
     12  smtp_send          the whole story
-    13  The command line   prompts, options, verdict, main
+    13  Typing by hand     --talk
+    14  The command line   prompts, options, verdict, main
 
 The words used here, each for one thing only: a *command* is a line that the
 client sends; a *reply* is the server's answer, and begins with a *reply code*
@@ -82,7 +83,9 @@ from __future__ import annotations
 import argparse
 import binascii
 import collections
+import contextlib
 import datetime
+import functools
 import os
 import re
 import signal
@@ -93,7 +96,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn, TextIO
+from typing import Any, BinaryIO, NamedTuple, NoReturn, TextIO, TypeVar, cast
 
 # ---------------------------------------------------------------------------
 # 1  Constants
@@ -113,6 +116,9 @@ SMTP_DOMAINNAME = ''        # our name in EHLO; empty: the name of this host
 
 CRLF = '\r\n'               # ends every line: carriage return, line feed
 MASK = '********'           # stands in the transcript where a secret was
+
+# What the server offers: a keyword in capitals, and its parameters.
+Extensions = Mapping[str, str]
 
 # Reply codes, in the words of RFC 5321 section 4.2.3 and RFC 4954
 SERVICE_READY = 220
@@ -356,6 +362,12 @@ class SMTPRecipientsRefused(SMTPResponseException):
     refused: Mapping[str, Reply] = {}
 
 
+class SMTPStopped(SMTPException):
+    """The user wanted the session to end here; nothing failed."""
+
+    exit_code = EXIT_SENT
+
+
 class SMTPDeliveryUnknown(SMTPException):
     """The message may have been sent: ask before you send it again."""
 
@@ -364,6 +376,87 @@ class SMTPDeliveryUnknown(SMTPException):
     advice = ('The server had the whole message when its answer was lost. '
               'Sending it again may deliver it twice:\n'
               'first look whether it has arrived.')
+
+
+# Replies that people really meet: a pattern for code and text, whose turn it
+# is, and one thing to do. The first one that fits counts.
+ADVICE = (
+    ('SmtpClientAuthentication is disabled for the Tenant', 'administrator',
+     'turn on authenticated SMTP for the organization, or better for this '
+     'mailbox alone:\nSet-CASMailbox -Identity ADDRESS '
+     '-SmtpClientAuthenticationDisabled $false'),
+    ('SmtpClientAuthentication is disabled for the Mailbox', 'administrator',
+     'turn on "Authenticated SMTP" for this mailbox (Microsoft 365 admin '
+     'center, Active users, Mail, Manage email apps).'),
+    ('security defaults policy', 'administrator',
+     'the security defaults of the organization forbid passwords here. Use '
+     'a token (--auth xoauth2), or have an exception made.'),
+    ('did not meet the criteria to be authenticated', 'administrator',
+     'a policy (conditional access, or authentication policy) forbids this '
+     'login. The sign-in log of the user says which.'),
+    ('basic authentication is disabled|5\\.7\\.30', 'you',
+     'this server takes no passwords any more: use a token, with '
+     '--auth xoauth2.'),
+    ('user credentials were incorrect', 'you',
+     'check user name (-u) and password. With two-step login an app password '
+     'or a token (--auth xoauth2) is needed.'),
+    ('534.*5\\.7\\.9|pplication-specific password', 'you',
+     'this account has two-step login: make an app password in its security '
+     'settings, and use it as the password.'),
+    ('535 5\\.7\\.3', 'you',
+     'check user name (-u, the whole address) and password. If they are '
+     'right, authenticated SMTP may be off for the mailbox.'),
+    ('504.*5\\.7\\.4', 'you',
+     'the server does not take this way of logging in: try another --auth.'),
+    ('5\\.7\\.60|5\\.2\\.252|[Ss]end ?[Aa]s', 'you',
+     'this login may not send as that sender: put your own address into '
+     'From, or ask for the right "Send As".'),
+    ('5\\.7\\.54|5\\.7\\.57|(?i:relay)|^530', 'you',
+     'the server sends on only for people who log in: leave out --auth none '
+     'or --tls none, and use the port for submission, 587.'),
+    ('432.*4\\.3\\.2', 'wait',
+     'a mailbox may have three connections at a time. Try again in a minute.'),
+    ('421.*4\\.7\\.66', 'administrator',
+     'the server wants TLS 1.2 or later, and this connection has less: '
+     'update Python and OpenSSL.'),
+    ('501.*5\\.5\\.4', 'you',
+     'the server does not like our name: give it one with --ehlo.'),
+    ('(?i:submission *quota)', 'wait',
+     'you have sent more than your provider allows in a day.'),
+    ('5\\.2\\.2|(?i:quota|mailbox (is )?full)', 'wait',
+     'the mailbox of the recipient is full. Tell them by another way.'),
+    ('5\\.3\\.4|^552', 'you',
+     'the message is too large: send fewer attachments, or a link.'),
+    ('^45.*(?i:gr[ae]y ?list|try again)', 'wait',
+     'the server wants to see whether you come back, as most spammers do '
+     'not. Send the same again in a quarter of an hour.'),
+    ('5\\.1\\.1|(?i:user unknown|no such user)', 'you',
+     'there is no such address: look for a typing error.'),
+    ('(?i:spamhaus|block ?list|blacklist)', 'administrator',
+     'your network is on a list of senders of spam.'),
+    ('^535', 'you',
+     'check the user name (-u, else the address of From) and the password.'),
+    ('^4', 'wait', 'the trouble is temporary: try again later.'),
+    ('^5', 'you', 'the refusal is final: the same again will not help.'),
+)
+TURNS = {'you': 'Your turn', 'administrator': "Your administrator's turn",
+         'wait': 'Wait'}
+
+
+def advise(reply: Reply) -> str:
+    """Say whose turn it is after a refusal, and what to do.
+
+    Args:
+        reply: A reply of the kind 4yz or 5yz.
+
+    Returns:
+        For example 'Wait: the trouble is temporary: try again later.'
+    """
+    said = f'{reply.code} {reply.text}'
+    for pattern, turn, action in ADVICE:
+        if re.search(pattern, said):
+            return f'{TURNS[turn]}: {action}'
+    return ''
 
 
 def exit_code_of(reply: Reply, otherwise: int = EXIT_UNAVAILABLE) -> int:
@@ -398,15 +491,11 @@ def refusal(command: str, reply: Reply) -> SMTPException:
         return SMTPProtocolError(
             f'the server answered {command} with {reply.code}, which is no '
             'answer to it.', command=command, reply=reply)
-    if reply.code < 500:
-        problem = f'the server cannot do {command} now.'
-        advice = 'The trouble is temporary: try again later.'
-    else:
-        problem = f'the server refused {command}.'
-        advice = 'The refusal is final: sending the same again will not help.'
+    problem = f'the server refused {command}.' if reply.code >= 500 \
+        else f'the server cannot do {command} now.'
     too_large = reply.code == EXCEEDED_STORAGE
     return SMTPResponseException(
-        problem, command=command, reply=reply, advice=advice,
+        problem, command=command, reply=reply, advice=advise(reply),
         exit_code=exit_code_of(
             reply, EXIT_BAD_MESSAGE if too_large else EXIT_UNAVAILABLE))
 
@@ -449,18 +538,99 @@ def from_base64(text: str) -> str:
         return ''
 
 
+# What the digits of a reply mean, RFC 5321 section 4.2.1; the digit 3 in the
+# middle is what RFC 4954 uses for logins.
+FIRST_DIGIT = {'2': 'yes', '3': 'yes so far, go on', '4': 'not now',
+               '5': 'no'}
+SECOND_DIGIT = {'0': 'syntax', '1': 'information', '2': 'the connection',
+                '3': 'the login', '5': 'mail'}
+
+# The middle of an enhanced status code, RFC 3463 section 3.
+SUBJECT = {'0': 'anything else', '1': 'an address', '2': 'a mailbox',
+           '3': 'the mail system', '4': 'the network', '5': 'the protocol',
+           '6': 'the message itself', '7': 'security or policy'}
+
+# What an extension means; its parameters come behind it.
+EXTENSION_WORDS = {
+    'SIZE': 'messages up to so many octets (RFC 1870)',
+    'PIPELINING': 'several commands may come before their replies (RFC 2920)',
+    'STARTTLS': 'the connection can be encrypted (RFC 3207)',
+    'AUTH': 'ways to log in (RFC 4954)',
+    '8BITMIME': 'bodies may have octets beyond ASCII (RFC 6152)',
+    'SMTPUTF8': 'addresses may have letters beyond ASCII (RFC 6531)',
+    'ENHANCEDSTATUSCODES': 'replies carry codes like 2.1.5 (RFC 2034)',
+    'DSN': 'a note of delivery can be asked for (RFC 3461)',
+    'CHUNKING': 'messages may come in counted pieces, BDAT (RFC 3030)',
+    'BINARYMIME': 'bodies may be any octets at all (RFC 3030)',
+    'HELP': 'the command HELP is known (RFC 5321)',
+    'VRFY': 'the command VRFY asks whether an address exists (RFC 5321)',
+    'ETRN': 'the command ETRN starts a queue (RFC 1985)',
+}
+
+COLOURS = {'C:': '\x1b[36m', 'S:': '\x1b[33m', '--': '\x1b[2m'}
+METER_INTERVAL = 0.1        # seconds
+MERMAID_ENTITIES = {ord(character): f'#{ord(character)};'
+                    for character in '#;<>{}"'}
+NO_COLOUR = '\x1b[0m'
+METER_FROM = 1_000_000      # octets; smaller messages need no meter
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a person sits at the other end of a stream."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def wants_colour(stream: TextIO | None) -> bool:
+    """Tell whether colours will be welcome: see no-color.org."""
+    return is_terminal(stream) and not os.environ.get('NO_COLOR') \
+        and os.environ.get('TERM') != 'dumb'
+
+
 class Transcript:
-    """Show a session while it happens, or nothing if there is no stream.
+    """Show a session while it happens; the user may also stop it here.
 
     Attributes:
         stream: Where the lines go, or None.
+        explain: Whether each step is explained before it runs.
+        ask: Asks the user a question, before each command; or None.
+        quit_after: The step after which to stop, or ''.
+        meter: Where to show how far the message has gone, or None.
         secrets: Texts that are shown nowhere, even if the server repeats them.
+        echo: Whether lines of the client are shown, which a user who types
+            them sees already.
+        lines: What was shown, as pairs of mark and text, for a diagram.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, explain: bool = False,
+                 ask: Callable[[str], str] | None = None,
+                 quit_after: str = '', meter: TextIO | None = None) -> None:
         """Begin a transcript on the stream."""
         self.stream = stream
+        self.explain = explain
+        self.ask = ask
+        self.quit_after = quit_after
+        self.meter = meter
         self.secrets: list[str] = []
+        self.echo = True
+        self.lines: list[tuple[str, str]] = []
+        self._colours = COLOURS if wants_colour(stream) else {}
+        self._narration: list[str] = []
+        self._meter_due = 0.0
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether people watch, who want to see question and answer."""
+        return self.explain or self.ask is not None
+
+    def protect(self, secret: str) -> None:
+        """Show a secret nowhere, nor its base64 within that of more text."""
+        octets = secret.encode()
+        self.secrets += filter(None, [secret, to_base64(secret)])
+        for shift in range(3):      # base64 writes three octets at a time
+            encoded = to_base64('\0' * shift + secret)
+            inner = encoded[(shift * 8 + 5) // 6:(shift + len(octets)) * 8 // 6]
+            if len(inner) > 3:
+                self.secrets.append(inner)
 
     def hide(self, text: str) -> str:
         """Put the mask in the place of each secret."""
@@ -468,36 +638,178 @@ class Transcript:
             text = text.replace(secret, MASK)
         return text
 
-    def write(self, line: str, meaning: str = '') -> None:
-        """Show one line, and what its base64 means.
+    def write(self, mark: str, text: str, comment: str = '',
+              visible: bool = True) -> None:
+        """Show one line.
 
         Args:
-            line: The line without its end.
-            meaning: Text to stand beside it, or ''.
+            mark: 'C:', 'S:', or '--' for what is no line on the wire.
+            text: The line without its end.
+            comment: What to say beside it, or ''.
+            visible: Whether it is not on the screen already.
         """
-        if self.stream is not None:
-            comment = f'   # {escape(self.hide(meaning))}' if meaning else ''
-            print(escape(line) + comment, file=self.stream, flush=True)
+        self.lines.append((mark, text))
+        if self.stream is None or not visible:
+            return
+        line = escape(f'{mark} {text}')
+        if comment:
+            line += f'   # {escape(self.hide(comment))}'
+        colour = self._colours.get(mark, '')
+        print(f'{colour}{line}{NO_COLOUR}' if colour else line,
+              file=self.stream, flush=True)
+
+    def note(self, text: str) -> None:
+        """Show something that happens beside the lines, such as TLS."""
+        self.write('--', text)
 
     def client(self, line: str) -> None:
         """Show a line that the client sends; its secret is masked already."""
         words = line.split(' ')
         login = words[:2] == ['AUTH', 'LOGIN'] and len(words) == 3
-        self.write(f'C: {line}', from_base64(words[2]) if login else '')
+        self.write('C:', line, from_base64(words[2]) if login else '',
+                   visible=self.echo)
 
-    def lines(self, outline: Callable[[], list[str]]) -> None:
-        """Show lines of a message; they are made only if somebody looks."""
-        for line in outline() if self.stream else ():
+    def message(self, piece: Piece) -> None:
+        """Show what there is to see of a piece of the message."""
+        for line in piece.outline() if self.stream else ():
             self.client(line)
 
-    def server(self, line: str) -> None:
-        """Show a line that the server sent."""
-        challenge = line.startswith(f'{CHALLENGE} ')
-        self.write(f'S: {line}', from_base64(line[4:]) if challenge else '')
+    def server(self, line: str, elapsed: float | None = None) -> None:
+        """Show a line that the server sent.
 
-    def note(self, text: str) -> None:
-        """Show something that happens beside the lines, such as TLS."""
-        self.write(f'-- {text}')
+        Args:
+            line: The line, secrets masked.
+            elapsed: Seconds that the reply took, with its last line.
+        """
+        comments = []
+        if line.startswith(f'{CHALLENGE} '):
+            comments.append(from_base64(line[4:]))
+        if elapsed is not None and elapsed >= 0.001:
+            comments.append(f'{elapsed * 1000:.0f} ms')
+        self.write('S:', line, ', '.join(filter(None, comments)))
+
+    # Explaining
+
+    def narrate(self, text: str) -> None:
+        """Show sentences, as short lines."""
+        import textwrap
+        for line in textwrap.wrap(text, HEADER_LINE):
+            self.note(line)
+
+    def begin(self, step: Callable[..., Any]) -> None:
+        """Say what is about to happen, in the words of the step's docstring.
+
+        Args:
+            step: The function; its docstring counts up to the dialogue.
+        """
+        if not self.one_by_one:
+            return
+        import inspect
+        told = re.split(r'\n+(?:[CS]: |Args:)', inspect.getdoc(step) or '')[0]
+        self._narration = told.split('\n\n')
+        if self.explain:
+            self.note('')
+            for paragraph in self._narration:
+                self.narrate(paragraph)
+
+    def explain_reply(self, reply: Reply) -> None:
+        """Say what the digits of a reply mean."""
+        if self.explain:
+            first, second = list(str(reply.code))[:2]
+            told = (f'{reply.code}: {FIRST_DIGIT[first]}; it is about '
+                    f'{SECOND_DIGIT.get(second, "something else")}.')
+            if reply.status:
+                subject = SUBJECT.get(reply.status.split('.')[1], '?')
+                told += f' {reply.status}: about {subject} (RFC 3463).'
+            if reply.code == CHALLENGE:
+                told += ' It is in base64, which is no encryption.'
+            self.narrate(told)
+
+    def explain_extensions(self, new: Extensions, old: Extensions) -> None:
+        """Say what the server offers, and what has changed since before."""
+        if not self.explain:
+            return
+        for keyword, parameters in new.items():
+            if keyword not in old:
+                words = EXTENSION_WORDS.get(keyword, 'not known to smtp.py')
+                if keyword == 'SIZE' and parameters.isdecimal():
+                    parameters += f', {int(parameters) / 2**20:.0f} MiB'
+                self.note(f'{keyword}: {words}'
+                          + (f': {parameters}' if parameters else ''))
+        gone = [keyword for keyword in old if keyword not in new]
+        if gone:
+            self.narrate(f'No longer offered: {", ".join(gone)}. What was '
+                         'said before TLS is forgotten (RFC 3207 section '
+                         '4.2).')
+
+    # Stopping
+
+    def confirm(self) -> None:
+        """Let the user decide whether the command just shown is sent.
+
+        Raises:
+            SMTPStopped: The user wants to end here.
+        """
+        while self.ask is not None:
+            answer = self.ask('-- Enter: send it; ?: explain; q: quit ')
+            if answer == '?':
+                for paragraph in self._narration:
+                    self.narrate(paragraph)
+            elif answer == 'q':
+                self.ask = None
+                raise SMTPStopped('you ended the session before this command.')
+            elif not answer:
+                return
+
+    def reached(self, step: str) -> None:
+        """Stop after a step, if that was the user's wish.
+
+        Raises:
+            SMTPStopped: It was.
+        """
+        if step == self.quit_after:
+            raise SMTPStopped(f'the session went well up to {step}, and '
+                              'ended there as you wished.')
+
+    # Measuring
+
+    def progress(self, done: int, total: int) -> None:
+        """Show how much of a long message the server has taken.
+
+        Args:
+            done: Octets.
+            total: Octets.
+        """
+        if self.meter is None or total < METER_FROM:
+            return
+        now = time.monotonic()
+        if not self._meter_due:
+            self._meter_start = self._meter_due = now
+        if done >= total:
+            print('\r\x1b[K', end='', file=self.meter, flush=True)
+        elif now >= self._meter_due:
+            self._meter_due = now + METER_INTERVAL
+            rate = done / max(now - self._meter_start, 0.001)
+            left = (total - done) / max(rate, 1)
+            print(f'\r{done * 100 // total:3} %  {rate / 1e6:6.1f} MB/s  '
+                  f'{left:4.0f} s left\x1b[K', end='', file=self.meter,
+                  flush=True)
+
+    def diagram(self) -> str:
+        """Draw what was shown, as a sequence diagram for Mermaid."""
+        drawn = ['sequenceDiagram', '    participant C as Client',
+                 '    participant S as Server']
+        encrypted = False
+        for mark, text in self.lines:
+            text = escape(text).translate(MERMAID_ENTITIES)
+            if mark != '--':
+                arrow = {'C:': 'C->>S', 'S:': 'S-->>C'}[mark]
+                drawn.append(f'    {arrow}: {text or " "}')
+            elif text.startswith('TLS begins') and not encrypted:
+                drawn.append('    rect rgb(225, 240, 225)')
+                drawn.append(f'    note over C,S: {text}')
+                encrypted = True
+        return '\n'.join(drawn + ['    end'] * encrypted) + '\n'
 
 
 # ---------------------------------------------------------------------------
@@ -523,6 +835,47 @@ TLS_PROBLEMS = {
 }
 
 
+TLS_ADVICE = {
+    'WRONG_VERSION_NUMBER': 'The server does not begin with TLS on this port. '
+    'Use --tls starttls (usual on port 587), or port 465 for implicit TLS.',
+    'TLSV1_ALERT_PROTOCOL_VERSION': 'The server has only old versions of TLS, '
+    'which are not safe. It must be updated.',
+    'UNSUPPORTED_PROTOCOL': 'The server has only old versions of TLS, which '
+    'are not safe. It must be updated.',
+}
+
+
+def describe_certificate(certificate: Mapping[str, Any]) -> str:
+    """Say for whom a certificate is, who issued it, and until when it holds.
+
+    Args:
+        certificate: As from ssl.SSLSocket.getpeercert().
+
+    Returns:
+        For example 'for localhost, issued by Example CA, valid until ...'.
+    """
+    subject, issuer = (
+        dict(pair for pairs in certificate.get(field, ()) for pair in pairs)
+        for field in ('subject', 'issuer'))
+    names = [name for _, name in certificate.get('subjectAltName', ())]
+    authority = [issuer[key] for key in ('organizationName', 'commonName')
+                 if key in issuer]
+    return (f'for {", ".join(names[:3]) or subject.get("commonName")}, issued '
+            f'by {", ".join(authority) or "nobody"}, valid until '
+            f'{certificate.get("notAfter")}')
+
+
+def untrusted_certificate(sock: ssl.SSLSocket) -> Mapping[str, Any]:
+    """Return the certificate that has just been refused, to speak of it.
+
+    The ssl module shows a certificate only once it is trusted; the object
+    beneath it, from Python 3.10 on, shows any.
+    """
+    chain = getattr(sock, '_sslobj', None)
+    chain = getattr(chain, 'get_unverified_chain', tuple)() or ()
+    return chain[0].get_info() if chain else {}
+
+
 class Connection:
     """A connection to a server: lines and replies over a socket.
 
@@ -532,6 +885,8 @@ class Connection:
         final_timeout: Seconds for the reply to the final dot.
         awaited: The commands, masked, whose replies have not been read yet;
             oldest first.
+        heard: The lines of the latest reply as they came; a Reply's are
+            masked.
     """
 
     def __init__(self, sock: socket.socket, transcript: Transcript,
@@ -541,6 +896,7 @@ class Connection:
         self.timeout = timeout or REPLY_TIMEOUT
         self.final_timeout = timeout or FINAL_REPLY_TIMEOUT
         self.awaited = collections.deque(['the connection'])
+        self.heard: list[str] = []
         self._socket = sock
         self._received = b''
 
@@ -555,6 +911,11 @@ class Connection:
     def close(self) -> None:
         """Hang up."""
         self._socket.close()
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS protects what is said now."""
+        return isinstance(self._socket, ssl.SSLSocket)
 
     def local_address(self) -> str:
         """Return our end's address as a literal (RFC 5321 section 4.1.3)."""
@@ -658,9 +1019,11 @@ class Connection:
                 that was not expected.
             SMTPResponseException: It refuses, or is a 421.
         """
-        deadline = time.monotonic() + (seconds or self.timeout)
+        started = time.monotonic()
+        deadline = started + (seconds or self.timeout)
         codes: set[str] = set()
         texts: list[str] = []
+        heard = self.heard = []
         octets, more = 0, '-'
         while more == '-':
             line = self.read_line(deadline)
@@ -672,10 +1035,13 @@ class Connection:
                                         f'said: {self._cut(line)}')
             if len(texts) == MAX_REPLY_LINES or octets > MAX_REPLY:
                 raise SMTPProtocolError('the server sent an endless reply.')
-            text, more = self.transcript.hide(found[3] or ''), found[2]
-            self.transcript.server(f'{line[:4]}{text}')
+            heard.append(found[3] or '')
+            text, more = self.transcript.hide(heard[-1]), found[2]
+            elapsed = time.monotonic() - started if more != '-' else None
+            self.transcript.server(f'{line[:4]}{text}', elapsed)
             texts.append(text)
         reply = Reply(int(line[:3]), tuple(texts))
+        self.transcript.explain_reply(reply)
         command = self.awaited.popleft()
         if reply.code == NOT_AVAILABLE \
                 or expected and reply.code not in expected:
@@ -712,7 +1078,7 @@ class Connection:
         if not self.has_unread():
             return
         self.awaited.append('to go on')
-        reply = self.read_reply(seconds=QUIT_TIMEOUT)
+        reply = self.read_reply(seconds=min(QUIT_TIMEOUT, self.timeout))
         if reply.code >= 400:
             raise refusal('to go on', reply)
         raise SMTPProtocolError('the server spoke without being asked.',
@@ -754,16 +1120,18 @@ class Connection:
 
         Raises:
             SMTPMessageError: A line would be read as more than one line.
+            SMTPStopped: The user does not want them sent.
             SMTPServerDisconnected: They could not be sent.
             SMTPResponseException: The server refused to go on.
             SMTPProtocolError: The server spoke without being asked.
         """
-        if not self.awaited:
-            self.refuse_unasked()
         for line in lines:
             if re.search('[\r\n\0]', line):
                 raise SMTPMessageError(f'no line for a server: {line!r}')
             self.transcript.client(shown or line)
+        self.transcript.confirm()
+        if not self.awaited:
+            self.refuse_unasked()
         self.send_octets((CRLF.join(lines) + CRLF).encode())
         self.awaited.extend(shown or line for line in lines)
 
@@ -808,18 +1176,23 @@ class Connection:
                 that of the host.
             SMTPServerDisconnected: The server hung up, or was silent.
         """
+        sock = context.wrap_socket(
+            self._socket, server_hostname=host.rstrip('.'),
+            do_handshake_on_connect=False)
+        self._socket = sock
         try:
-            self._socket.settimeout(self.timeout)
-            self._socket = context.wrap_socket(
-                self._socket, server_hostname=host.rstrip('.'))
+            sock.settimeout(self.timeout)
+            sock.do_handshake()
         except ssl.SSLCertVerificationError as error:
             problem = TLS_PROBLEMS.get(error.verify_code, 'cannot be trusted')
+            shown = describe_certificate(untrusted_certificate(sock))
             raise SMTPProtocolError(
-                f'the certificate of {host} {problem} '
-                f'({error.verify_message}).', command='TLS', advice=(
-                    'Somebody may be listening in, so nothing secret was '
-                    'sent. Check the name of the server; an authority of '
-                    'your own goes in with --ca-file.')) from None
+                f'the certificate of {host} {problem}.\nIt is {shown}.',
+                command='TLS', advice=(
+                    'Nothing secret was sent: somebody may be listening in, '
+                    'as some antivirus programs do.\nCheck the name of the '
+                    'server. An authority of your own goes in with --ca-file.'
+                )) from None
         except socket.timeout:
             raise self._lost('the TLS handshake took too long') from None
         except ssl.SSLError as error:
@@ -827,27 +1200,16 @@ class Connection:
                 raise self._lost('the TLS handshake was cut short') from None
             raise SMTPProtocolError(
                 f'no TLS came about with {host}: '
-                f'{error.reason or error.strerror}.', command='TLS') from None
+                f'{error.reason or error.strerror}.', command='TLS',
+                advice=TLS_ADVICE.get(error.reason or '', '')) from None
         except OSError as error:
             raise self._lost('the TLS handshake was cut short '
                              f'({error.strerror})') from None
-        self._describe_tls(self._socket)
-
-    def _describe_tls(self, sock: ssl.SSLSocket) -> None:
-        """Tell the transcript what protects the session from now on."""
-        if self.transcript.stream is None:
-            return
-        certificate: Any = sock.getpeercert() or {}
         cipher = sock.cipher()
-        names = [name for _, name in certificate.get('subjectAltName', ())]
-        issuer = dict(pair for pairs in certificate.get('issuer', ())
-                      for pair in pairs)
         self.transcript.note(
             f'TLS begins: {sock.version()}, {cipher[0] if cipher else "?"}')
-        self.transcript.note(
-            f'certificate for {", ".join(names[:3])}, issued by '
-            f'{issuer.get("organizationName", issuer.get("commonName"))}, '
-            f'valid until {certificate.get("notAfter")}')
+        self.transcript.note('certificate '
+                             + describe_certificate(sock.getpeercert() or {}))
 
 
 # ---------------------------------------------------------------------------
@@ -864,8 +1226,30 @@ class Connection:
 LABEL = r'[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?'
 DOMAIN = re.compile(rf'{LABEL}(?:\.{LABEL})*')
 
-# What EHLO lists: a keyword in capitals, and its parameters in one string.
-Extensions = Mapping[str, str]
+
+Function = TypeVar('Function', bound=Callable[..., Any])
+
+
+def step(name: str) -> Callable[[Function], Function]:
+    """Mark a function as a step of the session, for the user to watch.
+
+    Args:
+        name: As in --quit-after.
+
+    Returns:
+        A decorator for functions whose first argument is the connection.
+    """
+    def mark(function: Function) -> Function:
+        """Return the function with its beginning and end made known."""
+        @functools.wraps(function)
+        def watched(connection: Connection, *arguments: Any) -> Any:
+            """Run the function."""
+            connection.transcript.begin(function)
+            result = function(connection, *arguments)
+            connection.transcript.reached(name)
+            return result
+        return cast(Function, watched)
+    return mark
 
 
 def open_socket(host: str, port: int, family: int = 0,
@@ -914,6 +1298,7 @@ def open_socket(host: str, port: int, family: int = 0,
         [f'no connection to {host}, port {port}:', *failures]))
 
 
+@step('connect')
 def read_greeting(connection: Connection) -> None:
     """Wait for the server's greeting.
 
@@ -949,8 +1334,21 @@ def own_name(connection: Connection) -> str:
     return connection.local_address()
 
 
-def say_hello(connection: Connection,
-              name: str | None = None) -> Extensions:
+def read_extensions(lines: Sequence[str]) -> dict[str, str]:
+    """Read what the server offers out of its reply to EHLO."""
+    extensions: dict[str, str] = {}
+    for line in filter(str.isascii, lines[1:]):     # [0] only says hello
+        # 'AUTH=LOGIN' is how servers wrote it before there was a standard.
+        line = re.sub('^AUTH=', 'AUTH ', line.upper())
+        keyword, _, parameters = line.partition(' ')
+        known = extensions.get(keyword, '')
+        extensions[keyword] = f'{known} {parameters}'.strip()
+    return extensions
+
+
+@step('ehlo')
+def say_hello(connection: Connection, name: str | None = None,
+              before: Extensions | None = None) -> Extensions:
     """Say who we are, and learn what the server can do.
 
     EHLO carries our host's name; the reply lists the server's extensions, one
@@ -964,6 +1362,7 @@ def say_hello(connection: Connection,
     Args:
         connection: To the server.
         name: Our host's name or address literal; None: found out.
+        before: What the server offered the first time.
 
     Returns:
         The parameters of each extension that is offered.
@@ -973,15 +1372,11 @@ def say_hello(connection: Connection,
         SMTPProtocolError: The reply is no reply to EHLO.
         SMTPServerDisconnected: No reply came.
     """
-    reply = connection.send_command(
-        f'EHLO {name or own_name(connection)}', COMPLETED)
-    extensions: dict[str, str] = {}
-    for line in reply.lines[1:]:            # the first one only says hello
-        # 'AUTH=LOGIN' is how servers wrote it before there was a standard.
-        line = re.sub('^AUTH=', 'AUTH ', line.upper())
-        keyword, _, parameters = line.partition(' ')
-        known = extensions.get(keyword, '')
-        extensions[keyword] = f'{known} {parameters}'.strip()
+    connection.send_command(f'EHLO {name or own_name(connection)}', COMPLETED)
+    extensions = read_extensions(connection.heard)
+    connection.transcript.explain_extensions(extensions, before or {})
+    if connection.transcript.one_by_one:
+        extensions.pop('PIPELINING', None)  # a class wants to see each answer
     return extensions
 
 
@@ -1016,6 +1411,27 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     return context
 
 
+@step('tls')
+def begin_tls(connection: Connection, context: ssl.SSLContext,
+              host: str) -> None:
+    """Begin with encryption at once.
+
+    On port 465 the TLS handshake comes first, and even the greeting is
+    encrypted (RFC 8314 section 3.3).
+
+    Args:
+        connection: To the server.
+        context: Says which certificates are trusted.
+        host: The name that the certificate must carry.
+
+    Raises:
+        SMTPProtocolError: TLS failed.
+        SMTPServerDisconnected: The handshake did not come to its end.
+    """
+    connection.encrypt(context, host)
+
+
+@step('tls')
 def start_tls(connection: Connection, extensions: Extensions,
               context: ssl.SSLContext, host: str) -> None:
     """Turn on encryption.
@@ -1152,11 +1568,56 @@ def auth_plain(connection: Connection, user: str, password: str) -> Reply:
                        to_base64(f'\0{user}\0{password}'), shown=MASK)
 
 
-# In the order in which 'auto' tries them.
+def auth_xoauth2(connection: Connection, user: str, token: str) -> Reply:
+    """Log in by XOAUTH2: a token in place of the password.
+
+    The token comes from the provider's own login page or program, holds for
+    an hour or so, and allows no more than to send mail. Google made the
+    mechanism up, and Microsoft took it over.
+
+    C: AUTH XOAUTH2 ********
+    S: 235 2.7.0 Authentication successful
+
+    If the token is no good, the server says why in a challenge, and wants an
+    empty line before it refuses.
+
+    Args:
+        connection: To the server, encrypted.
+        user: The user name, which is a mail address.
+        token: The access token (RFC 6750).
+
+    Returns:
+        The reply to the token.
+
+    Raises:
+        SMTPAuthenticationError: The token was refused, with a reason.
+        SMTPResponseException: The server refuses.
+        SMTPProtocolError: It answers with something else.
+        SMTPServerDisconnected: No reply came.
+    """
+    response = to_base64(f'user={user}\1auth=Bearer {token}\1\1')
+    reply = begin_login(connection, 'XOAUTH2', response, shown=MASK)
+    if reply.code != CHALLENGE:
+        return reply
+    reason = connection.transcript.hide(from_base64(reply.text))
+    reply = connection.send_command('')
+    if reply.code < 500:
+        return reply
+    raise SMTPAuthenticationError(
+        f'the server refused the access token of {user}, and says: {reason}',
+        command='AUTH XOAUTH2', reply=reply,
+        advice='Get a new token: they expire within hours. It must be for '
+        'this very user, and for the\nscope that sends mail (Office 365: '
+        'https://outlook.office.com/SMTP.Send). An administrator\nmust allow '
+        'authenticated SMTP for the mailbox.')
+
+
 MECHANISMS: dict[str, Callable[[Connection, str, str], Reply]] = {
     'LOGIN': auth_login,
     'PLAIN': auth_plain,
+    'XOAUTH2': auth_xoauth2,
 }
+AUTOMATIC = ('LOGIN', 'PLAIN')      # what 'auto' tries with a password
 
 
 def choose_mechanism(extensions: Extensions, wanted: str) -> str:
@@ -1164,7 +1625,7 @@ def choose_mechanism(extensions: Extensions, wanted: str) -> str:
 
     Args:
         extensions: What the server offers.
-        wanted: 'auto', or the name of a mechanism in any case.
+        wanted: 'auto', or the name of a mechanism.
 
     Returns:
         A key of MECHANISMS.
@@ -1173,8 +1634,8 @@ def choose_mechanism(extensions: Extensions, wanted: str) -> str:
         SMTPNotSupportedError: The server does not offer it.
     """
     offered = extensions.get('AUTH', '').split()
-    for mechanism in MECHANISMS:
-        if mechanism in offered and wanted.upper() in ('AUTO', mechanism):
+    for mechanism in (AUTOMATIC if wanted == 'auto' else [wanted.upper()]):
+        if mechanism in offered:
             return mechanism
     what = 'any login that smtp.py knows' if wanted == 'auto' \
         else f'login by {wanted.upper()}'
@@ -1184,6 +1645,7 @@ def choose_mechanism(extensions: Extensions, wanted: str) -> str:
         '--auth; a server that wants no login takes --auth none.')
 
 
+@step('auth')
 def log_in(connection: Connection, extensions: Extensions, user: str,
            password: str, wanted: str = 'auto') -> None:
     """Prove who we are.
@@ -1200,7 +1662,7 @@ def log_in(connection: Connection, extensions: Extensions, user: str,
         connection: To the server, encrypted.
         extensions: What the server offers.
         user: The user name, mostly the mail address.
-        password: The password.
+        password: The password, or the access token for XOAUTH2.
         wanted: 'auto', or the name of a mechanism.
 
     Raises:
@@ -1210,12 +1672,12 @@ def log_in(connection: Connection, extensions: Extensions, user: str,
         SMTPServerDisconnected: No reply came.
     """
     mechanism = choose_mechanism(extensions, wanted)
-    connection.transcript.secrets += [to_base64(f'\0{user}\0{password}'),
-                                      to_base64(password), password]
     try:
         reply = MECHANISMS[mechanism](connection, user, password)
         if reply.code == CHALLENGE:
             connection.send_command('*')    # "I give up", RFC 4954 section 4
+    except SMTPAuthenticationError:
+        raise
     except SMTPResponseException as error:
         assert error.reply is not None
         reply = error.reply
@@ -1227,8 +1689,7 @@ def log_in(connection: Connection, extensions: Extensions, user: str,
         f'the server refused the login of {user} by {mechanism}.',
         command=f'AUTH {mechanism}', reply=reply,
         exit_code=exit_code_of(reply, EXIT_NO_PERMISSION),
-        advice='Check the user name (-u, else the address of From) and the '
-        'password.')
+        advice=advise(reply))
 
 
 # ---------------------------------------------------------------------------
@@ -1312,7 +1773,9 @@ class Message(NamedTuple):
         recipients: The addresses for RCPT, each once.
         message_id: The value of its Message-ID field.
         pieces: Header and body.
-        needs_smtputf8: Whether an address has letters beyond ASCII.
+        needs_smtputf8: Whether its header has letters beyond ASCII.
+        needs_8bitmime: Whether its body has octets beyond ASCII.
+        bcc: Those of the recipients that the header does not name.
     """
 
     sender: str
@@ -1320,6 +1783,8 @@ class Message(NamedTuple):
     message_id: str
     pieces: Sequence[Piece]
     needs_smtputf8: bool = False
+    needs_8bitmime: bool = False
+    bcc: Sequence[str] = ()
 
     @property
     def size(self) -> int:
@@ -1370,13 +1835,21 @@ def mail_command(extensions: Extensions, message: Message) -> str:
                 f'takes no more than {int(limit):,}.', command='MAIL',
                 advice='Attachments grow by 37 % on their way: send fewer, '
                 'or a link.')
+    if message.needs_smtputf8 and 'SMTPUTF8' not in extensions:
+        raise SMTPNotSupportedError(
+            'an address or a header field has letters beyond ASCII, and the '
+            'server does not offer SMTPUTF8.', command='MAIL',
+            advice='Use an address in plain letters; write header fields in '
+            'encoded-words.')
+    if message.needs_8bitmime and '8BITMIME' not in extensions:
+        raise SMTPNotSupportedError(
+            'the message has octets beyond ASCII in its body, and the server '
+            'does not offer 8BITMIME.', command='MAIL',
+            advice='Let your mail program write it in quoted-printable.')
+    if message.needs_8bitmime or message.needs_smtputf8:
+        command += ' BODY=8BITMIME'                         # RFC 6152
     if message.needs_smtputf8:
-        if 'SMTPUTF8' not in extensions:
-            raise SMTPNotSupportedError(
-                'an address has letters beyond ASCII before its @, and the '
-                'server does not offer SMTPUTF8.', command='MAIL',
-                advice='Use an address in plain letters.')
-        command += ' BODY=8BITMIME SMTPUTF8'                # RFC 6531
+        command += ' SMTPUTF8'                              # RFC 6531
     return command
 
 
@@ -1398,13 +1871,14 @@ def recipients_refused(refused: Mapping[str, Reply]) -> SMTPException:
         '\n'.join(['the server refused these recipients, so the message went '
                    'to nobody:', *answers]),
         command=next(iter(refused)), exit_code=max(codes, key=weight.index),
-        advice='Check these addresses, or leave them out, and send again.')
+        advice=advise(next(iter(refused.values()))))
     error.refused = {command[9:-1]: reply
                      for command, reply in refused.items()}
     error.reply = next(iter(refused.values()))
     return error
 
 
+@step('rcpt')
 def give_envelope(connection: Connection, extensions: Extensions,
                   message: Message) -> None:
     """Say from whom and to whom the mail goes, and that the message follows.
@@ -1435,6 +1909,8 @@ def give_envelope(connection: Connection, extensions: Extensions,
     commands = [mail_command(extensions, message),
                 *(f'RCPT TO:<{address}>' for address in message.recipients),
                 'DATA']
+    stop = {'mail': 1, 'rcpt': -1}.get(connection.transcript.quit_after)
+    commands = commands[:stop]
     size = MAX_GROUP if 'PIPELINING' in extensions else 1
     wrong: dict[str, Reply] = {}
     for start in range(0, len(commands), size):
@@ -1448,6 +1924,7 @@ def give_envelope(connection: Connection, extensions: Extensions,
         wrong.update((command, reply) for command, reply in replies.items()
                      if reply.code not in WELCOME[command[:4]])
     if not wrong:
+        connection.transcript.reached('mail')
         return
     if 'DATA' in replies and 'DATA' not in wrong:
         connection.close()      # "go on", but not to all: no dot, no message
@@ -1459,6 +1936,7 @@ def give_envelope(connection: Connection, extensions: Extensions,
     raise refusal(first, wrong[first])
 
 
+@step('message')
 def give_message(connection: Connection, extensions: Extensions,
                  message: Message) -> Reply:
     """Send the message, and the dot that ends it.
@@ -1487,18 +1965,44 @@ def give_message(connection: Connection, extensions: Extensions,
         SMTPDeliveryUnknown: No reply came to the dot, or a strange one.
     """
     for piece in message.pieces:
-        connection.transcript.lines(piece.outline)
+        connection.transcript.message(piece)
     ending = ['.', 'QUIT'] if 'PIPELINING' in extensions else ['.']
-    pending = b''
+    pending, done = b'', 0
     try:
+        connection.transcript.confirm()
         for chunk in message.chunks():
             connection.send_octets(pending)
+            done += len(pending)
+            connection.transcript.progress(done, message.size)
             pending = dot_stuff(chunk)
         connection.refuse_unasked()
     except BaseException:
         connection.close()      # without the final dot nothing is sent
         raise
-    connection.transcript.lines(lambda: ending)
+    finally:
+        connection.transcript.progress(message.size, message.size)
+    return send_final_dot(connection, pending, ending, message.message_id)
+
+
+def send_final_dot(connection: Connection, pending: bytes,
+                   ending: Sequence[str], message_id: str) -> Reply:
+    """End the message, and wait for the reply that decides.
+
+    Args:
+        connection: To the server.
+        pending: The last lines of the message.
+        ending: The dot, and perhaps QUIT.
+        message_id: By which the message can be found again.
+
+    Returns:
+        The reply to the dot, which is 250: sent.
+
+    Raises:
+        SMTPResponseException: The server refused the message.
+        SMTPDeliveryUnknown: No reply came to the dot, or a strange one.
+    """
+    for line in ending:
+        connection.transcript.client(line)
     try:
         connection.send_octets(
             pending + ''.join(line + CRLF for line in ending).encode())
@@ -1511,7 +2015,7 @@ def give_message(connection: Connection, extensions: Extensions,
         problem = getattr(error, 'problem', 'interrupted.')
         raise SMTPDeliveryUnknown(
             f'{problem}\nThe message was complete by then (Message-ID '
-            f'{message.message_id}).', command='the final dot',
+            f'{message_id}).', command='the final dot',
             reply=getattr(error, 'reply', None)) from error
 
 
@@ -1527,6 +2031,7 @@ def say_goodbye(connection: Connection) -> None:
     Args:
         connection: To the server.
     """
+    connection.transcript.ask = None
     try:
         if not connection.awaited:
             connection.send_line('QUIT')
@@ -2019,6 +2524,43 @@ def print_all_timezones() -> None:
 # ---------------------------------------------------------------------------
 
 
+def open_file(path: str) -> BinaryIO:
+    """Open a file to be sent.
+
+    Args:
+        path: Of a regular file: its size is known, and it can be read twice.
+
+    Returns:
+        The file.
+
+    Raises:
+        SMTPMessageError: It is missing, unreadable, or no regular file.
+    """
+    try:
+        # Looked at before it is opened: a FIFO would wait for a writer.
+        if stat.S_ISREG(os.stat(path).st_mode):
+            return open(path, 'rb')
+        reason = 'it is not a regular file'
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or str(error)
+    raise SMTPMessageError(f'cannot read {path}: {reason}.',
+                           exit_code=EXIT_NO_INPUT)
+
+
+def state_of(file: BinaryIO) -> tuple[int, int]:
+    """Return what changes if somebody writes to a file: size and time."""
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
+def file_changed(path: str) -> SMTPMessageError:
+    """Make the error for a file that was written to while it was sent."""
+    return SMTPMessageError(
+        f'{path} changed while it was sent, so the message was not completed.',
+        exit_code=EXIT_NO_INPUT,
+        advice='Send it again when nobody writes to the file.')
+
+
 class Attachment(Piece):
     """A file, sent in base64 (RFC 2045 section 6.8).
 
@@ -2038,34 +2580,12 @@ class Attachment(Piece):
         super().__init__(b'')
         self.path = path
         self.name = check_text('the file name', os.path.basename(path))
-        with self._open() as descriptor:
-            self._state = self._look(descriptor)
+        with open_file(path) as file:
+            self._state = state_of(file)
         self.file_size = self._state[0]
         base64_size = (self.file_size + 2) // 3 * 4
         lines = -(-base64_size // BASE64_LINE)
         self.size = base64_size + len(CRLF) * lines
-
-    def _open(self) -> Any:
-        """Open the file, if it is a regular one.
-
-        Raises:
-            SMTPMessageError: It cannot be opened.
-        """
-        try:
-            # Before opening: a FIFO would wait for somebody to write to it.
-            if not stat.S_ISREG(os.stat(self.path).st_mode):
-                raise OSError(0, 'it is not a regular file')
-            return open(self.path, 'rb', buffering=0)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, 'strerror', None) or error
-            raise SMTPMessageError(
-                f'cannot attach {self.path}: {reason}.',
-                exit_code=EXIT_NO_INPUT) from None
-
-    def _look(self, file: Any) -> tuple[int, int]:
-        """Return what would differ if somebody wrote to the file."""
-        status = os.fstat(file.fileno())
-        return status.st_size, status.st_mtime_ns
 
     def outline(self, head: int = 0, tail: int = 0) -> list[str]:
         """Say what a transcript shows of the file."""
@@ -2083,7 +2603,7 @@ class Attachment(Piece):
         """
         octets_per_line = BASE64_LINE // 4 * 3
         left = self.file_size
-        with self._open() as file:
+        with open_file(self.path) as file:
             while left > 0:
                 octets = file.read(min(left, octets_per_line * BASE64_LINES))
                 left -= len(octets)
@@ -2096,11 +2616,8 @@ class Attachment(Piece):
                     f'{BASE64_LINE}s' * whole + f'{rest}s' * bool(rest),
                     base64)
                 yield CRLF.encode().join((*lines, b''))
-            if left or self._look(file) != self._state:
-                raise SMTPMessageError(
-                    f'{self.path} changed while it was sent, so the message '
-                    'was not completed.', exit_code=EXIT_NO_INPUT,
-                    advice='Send it again when nobody writes to the file.')
+            if left or state_of(file) != self._state:
+                raise file_changed(self.path)
 
 
 class Part(NamedTuple):
@@ -2115,11 +2632,12 @@ class Part(NamedTuple):
     pieces: list[Piece]
 
 
-def text_part(text: str) -> Part:
-    """Make a part of plain text (RFC 2046 section 4.1).
+def text_part(text: str, subtype: str = 'plain') -> Part:
+    """Make a part of text (RFC 2046 section 4.1).
 
     Args:
         text: Lines that end in CR, LF or CRLF, which all mean the same.
+        subtype: 'plain' or 'html'.
 
     Returns:
         The part: as it is if it is ASCII, else in quoted-printable or
@@ -2149,7 +2667,7 @@ def text_part(text: str) -> Part:
             encoding = 'base64'
             octets = re.sub(b'.{1,76}', rb'\g<0>\r\n', base64)
     return Part(
-        fold('Content-Type', ['text/plain;', f'charset={charset}'])
+        fold('Content-Type', [f'text/{subtype};', f'charset={charset}'])
         + fold('Content-Transfer-Encoding', [encoding]), [Piece(octets)])
 
 
@@ -2208,7 +2726,8 @@ def multipart(subtype: str, parts: Sequence[Part]) -> Part:
     """Put several parts together (RFC 2046 section 5.1).
 
     Args:
-        subtype: 'mixed' for a text and its attachments.
+        subtype: 'mixed' for a text and its attachments, 'alternative' for
+            the same text in several forms, the best one last.
         parts: What to put together.
 
     Returns:
@@ -2330,7 +2849,8 @@ def join_pieces(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 def build_message(message_info: Mapping[str, Any], message_text: str,
-                  attachments: Sequence[str] = ()) -> Message:
+                  attachments: Sequence[str] = (), html: str | None = None
+                  ) -> Message:
     """Write a message (RFC 5322).
 
     Args:
@@ -2339,6 +2859,7 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
             further header field.
         message_text: The text, of any number of lines.
         attachments: Paths of files.
+        html: The same text for readers that show HTML, or None.
 
     Returns:
         The message.
@@ -2372,13 +2893,183 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
         *(further_fields(*field) for field in fields.items()),
         fold('MIME-Version', ['1.0'])])
     body = text_part(message_text)
+    if html is not None:
+        body = multipart('alternative', [body, text_part(html, 'html')])
     if attachments:
         body = multipart('mixed', [
             body, *(attachment_part(path) for path in attachments)])
     start = Piece(f'{header}{body.fields}{CRLF}'.encode())
     return Message(sender.addresses[0], recipients, message_id,
                    join_pieces([start, *body.pieces]),
-                   needs_smtputf8=not header.isascii())
+                   needs_smtputf8=not header.isascii(), bcc=bcc.addresses)
+
+
+class StoredBody(Piece):
+    """The body of a message in a file, read while it is sent."""
+
+    def __init__(self, path: str, file: BinaryIO) -> None:
+        """Look through the file, which stands at the start of the body.
+
+        Raises:
+            SMTPMessageError: There are lines that no server would take.
+        """
+        super().__init__(b'')
+        self.is_ascii = True
+        self._path = path
+        self._file = file
+        self._start = file.tell()
+        self._state = state_of(file)
+        for chunk in self.chunks(complete=False):
+            self.size += len(chunk)
+            self.is_ascii = self.is_ascii and chunk.isascii()
+            check_lines(chunk)
+
+    def chunks(self, complete: bool = True) -> Iterator[bytes]:
+        """Read the body, and mend its line ends.
+
+        Args:
+            complete: Whether the size is known and must be met.
+
+        Yields:
+            Whole lines, many at a time.
+
+        Raises:
+            SMTPMessageError: The file has changed since it was looked at.
+        """
+        self._file.seek(self._start)
+        size = 0
+        while True:
+            octets = self._file.read(BLOCK) + self._file.readline()
+            if not octets:
+                break
+            lines = mend_line_ends(octets)
+            size += len(lines)
+            yield lines
+        if complete and (size, state_of(self._file)) != (self.size,
+                                                         self._state):
+            raise file_changed(self._path)
+
+    def outline(self, head: int = 20, tail: int = 3) -> list[str]:
+        """Say what a transcript shows of the body: its first lines."""
+        first = next(self.chunks(), b'')
+        lines = Piece(first).outline(head, 1)
+        return lines if len(first) == self.size else [
+            *lines, f'({self.size:,} octets in all)']
+
+
+def mend_line_ends(octets: bytes) -> bytes:
+    """Make every CR, LF or CRLF a CRLF, and end the last line with one."""
+    lines = re.sub(b'\r\n?|\n', CRLF.encode(), octets)
+    return lines if lines.endswith(b'\n') else lines + CRLF.encode()
+
+
+def check_lines(lines: bytes) -> None:
+    """Refuse lines that no server would take (RFC 5321 section 4.5.3.1.6).
+
+    Raises:
+        SMTPMessageError: A line is too long, or has a NUL.
+    """
+    longest = MAX_TEXT_LINE + len(CRLF) - 1
+    if re.search(b'[^\n]{%d}' % (longest + 1), lines):
+        raise SMTPMessageError(
+            f'the message has a line of more than {MAX_TEXT_LINE} octets.',
+            advice='Let your mail program write it in quoted-printable or '
+            'base64.')
+    if b'\0' in lines:
+        raise SMTPMessageError(
+            'the message has a NUL octet, which mail cannot carry.',
+            advice='Let your mail program write it in base64.')
+
+
+def read_header(file: BinaryIO) -> list[str]:
+    """Read the header of a finished message, up to its empty line.
+
+    Args:
+        file: The message.
+
+    Returns:
+        Its fields, each with its folded lines and its CRLF; octets that are
+        not UTF-8 as surrogates.
+
+    Raises:
+        SMTPMessageError: This is no header.
+    """
+    fields: list[str] = []
+    for number, octets in enumerate(file, 1):
+        line = octets.rstrip(b'\r\n').decode('utf-8', 'surrogateescape')
+        if not line:
+            break
+        if line.startswith((' ', '\t')) and fields:
+            fields[-1] += line + CRLF
+        elif re.match('[!-9;-~]+[ \t]*:', line) and '\r' not in line:
+            fields.append(line + CRLF)
+        elif number > 1 or not line.startswith('From '):    # as in a mailbox
+            raise SMTPMessageError(
+                f'line {number} is no header field: {line[:80]}',
+                advice='A finished message begins with its header fields, '
+                'and an empty line ends them.')
+    return fields
+
+
+def read_message(file: BinaryIO, path: str, sender: str | None = None,
+                 recipients: Sequence[str] = ()) -> Message:
+    """Take a finished message, as from a mail program, to be sent as it is.
+
+    Bcc is taken out, a missing Date or Message-ID is put in, and line ends
+    are mended; all else stays as it is.
+
+    Args:
+        file: The message, a regular file.
+        path: Its name, for errors.
+        sender: For the envelope; None: as the header says.
+        recipients: For the envelope; none: as the header says.
+
+    Returns:
+        The message.
+
+    Raises:
+        SMTPMessageError: It cannot be sent as it is.
+    """
+    fields = read_header(file)
+    values: dict[str, list[str]] = {}
+    for field in fields:
+        name, _, value = field.partition(':')
+        values.setdefault(name.strip().lower(), []).append(
+            re.sub('[\r\n\ud800-\udfff]', '', value).strip())
+
+    def addresses(name: str) -> list[str]:
+        return parse_addresses(name, ', '.join(
+            values.get(name.lower(), []))).addresses
+
+    # One who passes a message on puts fields of his own above the others.
+    resent = 'Resent-' if 'resent-from' in values else ''
+    senders = [sender] if sender else addresses(f'{resent}From')
+    if len(senders) > 1:
+        senders = addresses(f'{resent}Sender')
+    if len(senders) != 1:
+        raise SMTPMessageError(f'{path} has no address in From.',
+                               advice='See --from.')
+    bcc = addresses(f'{resent}Bcc')
+    to = recipients or [*addresses(f'{resent}To'), *addresses(f'{resent}Cc'),
+                        *bcc]
+    if not to:
+        raise SMTPMessageError(f'{path} names no recipient.',
+                               advice='See --to.')
+    header = ''.join(field for field in fields if not re.match(
+        '(resent-)?bcc[ \t]*:', field, re.IGNORECASE))
+    if 'date' not in values:
+        header += fold('Date', [get_formatted_date()])
+    message_id = values.get('message-id', [make_message_id(senders[0])])[0]
+    if 'message-id' not in values:
+        header += fold('Message-ID', [message_id])
+    octets = (header + CRLF).encode('utf-8', 'surrogateescape')
+    check_lines(octets)
+    body = StoredBody(path, file)
+    return Message(
+        senders[0], each_once(to), message_id, [Piece(octets), body],
+        needs_smtputf8=not octets.isascii()
+        or not ''.join([*senders, *to]).isascii(),
+        needs_8bitmime=not body.is_ascii, bcc=bcc)
 
 
 # ---------------------------------------------------------------------------
@@ -2421,7 +3112,7 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
 
     Args:
         message: From build_message.
-        password: The password of the user.
+        password: The password of the user, or the token for XOAUTH2.
         server: A host name or an IP address.
         port: From 1 to 65535.
         tls: 'starttls', 'implicit' (TLS from the start), or 'none', which
@@ -2431,7 +3122,7 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
         timeout: Seconds for each reply; None: as long as is usual.
         family: socket.AF_INET, socket.AF_INET6, or 0 for both.
         user: The user name; '': the address of the sender.
-        auth: 'auto', 'login', 'plain', or 'none'.
+        auth: 'auto', 'login', 'plain', 'xoauth2', or 'none'.
         transcript: Where to show the session; None: nowhere.
 
     Returns:
@@ -2448,28 +3139,32 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
         SMTPNotSupportedError: The server does not offer what is needed.
         SMTPResponseException: The server refused; SMTPAuthenticationError
             and SMTPRecipientsRefused are of this kind.
+        SMTPStopped: The user ended the session before.
     """
     logs_in = tls != 'none' and auth != 'none'
     if logs_in and not password:
         raise SMTPConfigurationError('the password is empty.')
+    transcript = transcript or Transcript()
+    transcript.protect(password)
     context = tls_context(ca_file) if tls != 'none' else None
+    transcript.begin(open_socket)
     sock = open_socket(server, port, family, timeout or REPLY_TIMEOUT)
-    with Connection(sock, transcript or Transcript(), timeout) as connection:
-        if context and tls == 'implicit':
-            connection.encrypt(context, server)
+    with Connection(sock, transcript, timeout) as connection:
         try:
+            if context and tls == 'implicit':
+                begin_tls(connection, context, server)
             read_greeting(connection)
             extensions = say_hello(connection, ehlo)
             if context and tls == 'starttls':
                 start_tls(connection, extensions, context, server)
-                extensions = say_hello(connection, ehlo)
+                extensions = say_hello(connection, ehlo, extensions)
             if logs_in:
                 log_in(connection, extensions, user or message.sender,
                        password, auth)
             give_envelope(connection, extensions, message)
             reply = give_message(connection, extensions, message)
         except (SMTPResponseException, SMTPNotSupportedError,
-                SMTPMessageError):
+                SMTPMessageError, SMTPStopped):
             say_goodbye(connection)
             raise
         say_goodbye(connection)
@@ -2478,7 +3173,7 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
 
 def smtp_send(password: str, message_info: Mapping[str, Any],
               message_text: str, *, attachments: Sequence[str] = (),
-              **session: Any) -> Receipt:
+              html: str | None = None, **session: Any) -> Receipt:
     """Send an e-mail.
 
     Args:
@@ -2488,6 +3183,7 @@ def smtp_send(password: str, message_info: Mapping[str, Any],
             further header field.
         message_text: The text, of any number of lines.
         attachments: Paths of files.
+        html: The same text for readers that show HTML, or None.
         **session: server, port, and what else deliver() takes.
 
     Returns:
@@ -2498,19 +3194,137 @@ def smtp_send(password: str, message_info: Mapping[str, Any],
             may_have_been_sent is true, nobody can know; deliver() lists
             the kinds.
     """
-    message = build_message(message_info, message_text, attachments)
+    message = build_message(message_info, message_text, attachments, html)
     return deliver(message, password, **session)
 
 
 # ---------------------------------------------------------------------------
-# 13  The command line
+# 13  Typing by hand
+#
+# SMTP can be typed, and everybody who wants to know it should have done it
+# once. With telnet the game ends at STARTTLS. Here the user types the
+# commands, and this program does only what no human can do: the TLS
+# handshake, base64, and not showing the password.
+# ---------------------------------------------------------------------------
+
+
+def type_login(connection: Connection, reply: Reply,
+               read_line: Callable[[str], str],
+               read_secret: Callable[[str], str]) -> Reply:
+    """Let the user answer the challenges of a login.
+
+    Args:
+        connection: To the server, encrypted.
+        reply: The first challenge.
+        read_line: Reads a line, after a prompt.
+        read_secret: Does so without showing it.
+
+    Returns:
+        The reply that is no challenge.
+    """
+    while reply.code == CHALLENGE:
+        challenge = from_base64(reply.text) or '(anything)'
+        if 'user' in challenge.lower():
+            answer = read_line(f'{challenge} ')
+            shown = ''
+        else:
+            answer = read_secret(f'{challenge} ')
+            shown = MASK
+            connection.transcript.protect(answer)
+        line = answer[1:] if answer.startswith('!') else to_base64(answer)
+        reply = connection.send_command(line, shown=shown)
+    return reply
+
+
+def type_message(connection: Connection, read_line: Callable[[str], str]
+                 ) -> Reply:
+    """Let the user type the message, up to the line with only a dot.
+
+    Args:
+        connection: To the server, which has just said 354.
+        read_line: Reads a line, after a prompt.
+
+    Returns:
+        The reply to the final dot.
+    """
+    connection.transcript.note(
+        'Every line goes as you type it. A dot that begins a line must be '
+        'doubled: that is')
+    connection.transcript.note(
+        'your part here. A line with only a dot ends the message.')
+    while True:
+        line = read_line('C: ')
+        if line == '.':
+            return send_final_dot(connection, b'', ['.'], 'as typed')
+        connection.transcript.client(line)
+        connection.send_octets((line + CRLF).encode())
+
+
+def talk(connection: Connection, context: ssl.SSLContext | None, host: str,
+         read_line: Callable[[str], str], read_secret: Callable[[str], str]
+         ) -> Receipt:
+    """Let the user type the commands of a session.
+
+    Args:
+        connection: To the server, before its greeting.
+        context: Says which certificates are trusted.
+        host: The name that the certificate must carry.
+        read_line: Reads a line, after a prompt.
+        read_secret: Does so without showing it.
+
+    Returns:
+        The receipt of the last message that was sent.
+
+    Raises:
+        SMTPStopped: The session has ended, and no message was sent.
+        SMTPException: The session cannot go on.
+    """
+    transcript = connection.transcript
+    recipients: list[str] = []
+    receipt = None
+    reply = connection.read_reply(SERVICE_READY)
+    while reply.code != SERVICE_CLOSING:
+        line = read_line('C: ')
+        words = line.upper().split(' ')
+        if words[0] == 'AUTH' and not connection.encrypted:
+            transcript.note('Not sent: base64 is no encryption, so everybody '
+                            'on the way could read')
+            transcript.note('the password. Say STARTTLS first.')
+            continue
+        if words[:2] == ['AUTH', 'LOGIN'] and len(words) == 3:
+            line = f'AUTH LOGIN {to_base64(line.split(" ")[2])}'
+        reply = connection.send_command(line.lstrip('!'))
+        if words[0] == 'EHLO' and reply.code == COMPLETED:
+            transcript.explain_extensions(
+                read_extensions(connection.heard), {})
+        elif words[0] == 'STARTTLS' and reply.code == SERVICE_READY and context:
+            connection.encrypt(context, host)
+        elif words[0] == 'RCPT' and reply.code in WELCOME['RCPT']:
+            recipients.append(line.partition(':')[2].strip('<> '))
+        elif reply.code == CHALLENGE:
+            type_login(connection, reply, read_line, read_secret)
+        elif reply.code == START_MAIL_INPUT:
+            reply = type_message(connection, read_line)
+            receipt = Receipt(reply, recipients, 'as typed')
+            recipients = []
+    if receipt is None:
+        raise SMTPStopped('you said QUIT, and no message before it.')
+    return receipt
+
+
+# ---------------------------------------------------------------------------
+# 14  The command line
 #
 # What was not given as an option is asked for, in the order in which one
 # writes a letter. The password is never an option, since everybody on a
 # computer can read the command lines of all programs. The last word is the
 # verdict: sent, not sent, or may have been sent. The exit code says the same
-# to a script.
+# to a script. A text that was typed and could not be sent is kept in a file.
 # ---------------------------------------------------------------------------
+
+SESSION_OPTIONS = ('server', 'port', 'tls', 'ca_file', 'ehlo', 'timeout',
+                   'family', 'user', 'auth')
+STEPS = ('connect', 'ehlo', 'tls', 'auth', 'mail', 'rcpt')
 
 
 class Parser(argparse.ArgumentParser):
@@ -2537,7 +3351,7 @@ def port_number(text: str) -> int:
 
 
 def time_limit(text: str) -> float:
-    """Read a time limit.
+    """Read a number of seconds.
 
     Raises:
         ValueError: It is none.
@@ -2573,11 +3387,12 @@ def make_parser() -> Parser:
     parser = Parser(
         prog='smtp.py', allow_abbrev=False,
         description='Send an e-mail by SMTP. What is not given is asked for.',
-        epilog='The password comes from $SMTP_PASSWORD or a prompt. Exit '
-        'codes: 0 sent; 64 usage; 65 message or address; 66 file; 67 '
-        'recipient refused; 68 no such host; 69 refused or not offered; 74 '
-        'MAY HAVE BEEN SENT; 75 not sent, try later; 76 protocol or TLS; 77 '
-        'login or permission; 78 settings; 130 interrupted.')
+        epilog='The password comes from $SMTP_PASSWORD or a prompt, a token '
+        'from $SMTP_ACCESS_TOKEN. Exit codes: 0 sent; 64 usage; 65 message '
+        'or address; 66 file; 67 recipient refused; 68 no such host; 69 '
+        'refused or not offered; 74 MAY HAVE BEEN SENT; 75 not sent, try '
+        'later; 76 protocol or TLS; 77 login or permission; 78 settings; 130 '
+        'interrupted.')
     option = parser.add_argument_group('the message').add_argument
     option('-f', '--from', dest='sender', metavar='ADDRESS',
            help="'user@host' or 'Name <user@host>'")
@@ -2587,11 +3402,18 @@ def make_parser() -> Parser:
     option('-s', '--subject', metavar='TEXT')
     option('--body', metavar='TEXT|@FILE|-',
            help="the text, or where it stands; '-' is standard input")
+    option('--html', metavar='TEXT|@FILE', help='the same text in HTML')
     option('-a', '--attach', metavar='FILE', action='append', default=[],
            help='may be repeated')
     option('-H', '--header', metavar="'NAME: VALUE'", action='append',
            default=[], type=header_field,
            help='a further header field; may be repeated')
+    option('--message', metavar='FILE|-',
+           help='send this finished message, to whom it says; Bcc is taken '
+           'out')
+    option('recipients', nargs='*', metavar='ADDRESS',
+           help='with --message: send it to these instead')
+    option('-i', action='store_true', help=argparse.SUPPRESS)   # as sendmail
     option('--timezone', metavar='NAME', help='zone of the Date field')
     option('--timezones', action='store_true', help='list the names of zones')
     option = parser.add_argument_group('the server').add_argument
@@ -2616,12 +3438,23 @@ def make_parser() -> Parser:
            help='default: the address of --from')
     option('--auth', default='auto', choices=(
         'auto', *(name.lower() for name in MECHANISMS), 'none'),
-           help='default: LOGIN where offered, else PLAIN')
+           help='default: XOAUTH2 with a token, else LOGIN or PLAIN')
+    option('--password-command', metavar='COMMAND',
+           help='the first line of its output is the password or token')
     option = parser.add_argument_group('what is shown').add_argument
     option('-v', '--verbose', action='store_true',
            help='the transcript, on standard error')
+    option('--explain', action='store_true',
+           help='the transcript, with each step explained')
+    option('--step', action='store_true',
+           help='wait for Enter before each command')
+    option('-q', '--quit-after', choices=STEPS, default='',
+           help='end the session there')
     option('-n', '--dry-run', action='store_true',
            help='print the message, and send nothing')
+    option('--talk', action='store_true', help='type the commands by hand')
+    option('--diagram', metavar='FILE',
+           help='draw the session, as a Mermaid sequence diagram')
     option('--version', action='version', version=f'smtp.py {__version__}')
     return parser
 
@@ -2636,17 +3469,28 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.tls is None:
         options.tls = ('implicit' if options.port == IMPLICIT_TLS_PORT
                        else 'starttls')
-    if options.tls == 'none' and options.auth not in ('auto', 'none'):
-        raise SMTPUsageError('--tls none never logs in: without encryption '
-                             'everybody on the way could read the password.')
     if not options.server:
         raise SMTPUsageError('--server is empty.')
+    if options.tls == 'none' and (options.auth not in ('auto', 'none')
+                                  or options.quit_after in ('tls', 'auth')):
+        raise SMTPUsageError('--tls none never logs in: without encryption '
+                             'everybody on the way could read the password.')
+    if options.auth == 'none' and options.quit_after == 'auth':
+        raise SMTPUsageError('--auth none does not log in.')
+    if options.html is not None and options.body is None:
+        raise SMTPUsageError(
+            '--html needs --body: some readers, and many filters against '
+            'spam, want the text in plain letters too.')
+    if options.message and (options.subject is not None or options.attach
+                            or options.header or options.html
+                            or options.body):
+        raise SMTPUsageError('--message sends a message that is finished: '
+                             'subject, text and files are in it.')
+    if options.recipients and not options.message:
+        raise SMTPUsageError('addresses without --to go with --message only.')
+    if options.step and not is_terminal(sys.stdin):
+        raise SMTPUsageError('--step needs a terminal for your Enter.')
     return options
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    """Tell whether a person sits at the other end of a stream."""
-    return stream is not None and not stream.closed and stream.isatty()
 
 
 def ask(label: str, option: str) -> str:
@@ -2672,11 +3516,8 @@ def ask(label: str, option: str) -> str:
     return answer.rstrip('\r\n')
 
 
-def ask_password() -> str:
+def ask_secret(prompt: str) -> str:
     """Ask for the password on the terminal, without showing it.
-
-    Returns:
-        The password.
 
     Raises:
         SMTPUsageError: There is no terminal.
@@ -2686,12 +3527,69 @@ def ask_password() -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('error', getpass.GetPassWarning)
-            return getpass.getpass('Password: ')
+            return getpass.getpass(prompt)
     except (getpass.GetPassWarning, OSError, EOFError):
         raise SMTPUsageError(
             'there is no terminal to ask for the password on.',
-            advice='Put it in $SMTP_PASSWORD, or use --auth none if the '
-            'server wants no login.') from None
+            advice='Put it in $SMTP_PASSWORD, or use --password-command; or '
+            '--auth none if the server wants no login.') from None
+
+
+def run_password_command(command: str) -> str:
+    """Run the command that knows the password.
+
+    Args:
+        command: A program and its arguments, quoted as for a shell, but not
+            run by one.
+
+    Returns:
+        The first line of its output.
+
+    Raises:
+        SMTPConfigurationError: It failed.
+    """
+    import shlex
+    import subprocess
+    try:
+        done = subprocess.run(shlex.split(command), capture_output=True,
+                              check=True)
+        return done.stdout.decode().split('\n')[0].rstrip('\r')
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode('utf-8', 'backslashreplace').strip()
+        problem = f'it ended with exit code {error.returncode}: {said}'
+    except (OSError, ValueError, IndexError) as error:
+        problem = getattr(error, 'strerror', None) or str(error)
+    raise SMTPConfigurationError(f'--password-command failed: {problem}')
+
+
+def find_secret(options: argparse.Namespace, password: str, token: str) -> str:
+    """Get the password or token from where the user keeps it.
+
+    Args:
+        options: From the command line; their auth becomes 'xoauth2' if a
+            token was given.
+        password: From the environment, or ''.
+        token: From the environment, or ''.
+
+    Returns:
+        The secret; '' if there is no login.
+
+    Raises:
+        SMTPUsageError: There is none, and nobody to ask.
+        SMTPConfigurationError: The command for it failed, or it is empty.
+    """
+    early = options.quit_after in ('connect', 'ehlo', 'tls')
+    if early or options.dry_run or 'none' in (options.tls, options.auth):
+        return ''
+    if options.password_command:
+        secret = run_password_command(options.password_command)
+    elif token and options.auth in ('auto', 'xoauth2'):
+        secret, options.auth = token, 'xoauth2'
+    else:
+        secret = password or ask_secret('Password: ')
+    if not secret:
+        raise SMTPConfigurationError('the password is empty.')
+    return secret
 
 
 def decode_text(octets: bytes) -> str:
@@ -2710,43 +3608,106 @@ def decode_text(octets: bytes) -> str:
             advice='Convert it first, for example with iconv.') from None
 
 
-def typed_text() -> str:
-    """Let the user type the text, up to a line that holds only a dot."""
-    print('Text, ended by a line with only a dot:', file=sys.stderr,
-          flush=True)
-    lines = []
-    for line in sys.stdin:
-        if line.rstrip('\r\n') == '.':
-            break
-        lines.append(line)
-    return ''.join(lines)
-
-
-def given_text(source: str | None) -> str | None:
-    """Get the text from where it stands.
-
-    Args:
-        source: The value of --body.
-
-    Returns:
-        The text; None if it must be typed.
+def text_of(value: str) -> str:
+    """Return the text of an option: itself, or that of a file after @.
 
     Raises:
-        SMTPMessageError: It cannot be read.
+        SMTPMessageError: The file cannot be read.
     """
-    if source is None or source == '-':
-        if is_terminal(sys.stdin):
-            return None
-        return decode_text(sys.stdin.buffer.read() if sys.stdin else b'')
-    if not source.startswith('@'):
-        return source
-    try:
-        with open(source[1:], 'rb') as file:
-            return decode_text(file.read())
-    except OSError as error:
-        raise SMTPMessageError(
-            f'cannot read the text in {source[1:]}: {error.strerror}.',
-            exit_code=EXIT_NO_INPUT) from None
+    if not value.startswith('@'):
+        return value
+    with open_file(value[1:]) as file:
+        return decode_text(file.read())
+
+
+class Draft:
+    """What the user typed or piped, which must not be lost.
+
+    Attributes:
+        text: The text, as far as it has come.
+        message: The message that was made of it, or None.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.text = ''
+        self.message: Message | None = None
+
+    def read(self) -> None:
+        """Read the text from a pipe.
+
+        Raises:
+            SMTPMessageError: It is no text.
+        """
+        self.text = decode_text(sys.stdin.buffer.read() if sys.stdin else b'')
+
+    def type(self) -> None:
+        """Let the user type the text, up to a line that holds only a dot."""
+        print('Text, ended by a line with only a dot:', file=sys.stderr,
+              flush=True)
+        for line in sys.stdin:
+            if line.rstrip('\r\n') == '.':
+                break
+            self.text += line
+
+    def keep(self) -> str:
+        """Write it into a new file that nobody else can read.
+
+        Returns:
+            The name of the file.
+
+        Raises:
+            OSError: That was not possible.
+            SMTPMessageError: An attachment has changed.
+        """
+        ending = 'eml' if self.message else 'txt'
+        name = f'unsent-{time.strftime("%Y%m%d-%H%M%S")}-{os.getpid()}.{ending}'
+        # O_EXCL: never over a file, never through a link.
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                             | getattr(os, 'O_BINARY', 0), 0o600)
+        with open(descriptor, 'wb') as file:
+            if self.message is None:
+                file.write(self.text.encode('utf-8', 'surrogateescape'))
+                return name
+            if self.message.bcc:
+                file.write(fold('Bcc', [
+                    f'{address},' for address in self.message.bcc[:-1]
+                ] + [self.message.bcc[-1]]).encode())
+            for chunk in self.message.chunks():
+                file.write(chunk)
+        return name
+
+
+def envelope_of(options: argparse.Namespace) -> list[str]:
+    """Return the recipients that the command line names for --message."""
+    return parse_addresses('the command line', ', '.join(
+        [*options.recipients, *options.to, *options.cc, *options.bcc])
+    ).addresses
+
+
+def resend_command(options: argparse.Namespace, name: str) -> str:
+    """Write the command that sends what was kept.
+
+    Args:
+        options: Of the attempt that failed.
+        name: Of the file.
+
+    Returns:
+        The command, for a shell.
+    """
+    import shlex
+    how = ['--message', name] if name.endswith('eml') \
+        else ['--body', f'@{name}']
+    defaults = make_parser().parse_args([])
+    for option in (*SESSION_OPTIONS, 'password_command'):
+        value = getattr(options, option)
+        if option != 'family' and value not in (
+                getattr(defaults, option), 'starttls'):
+            how += [f'--{option.replace("_", "-")}', str(value)]
+    if options.message:
+        how += ['--from', options.sender] if options.sender else []
+        how += envelope_of(options)
+    return shlex.join([sys.executable or 'python', sys.argv[0], *how])
 
 
 def say(text: str, stream: TextIO | None) -> None:
@@ -2773,12 +3734,172 @@ def print_message(message: Message) -> None:
     sys.stdout.buffer.flush()
 
 
-def send_mail(options: argparse.Namespace, password: str) -> Receipt | None:
-    """Gather what makes a mail, ask for the rest, and send it.
+def open_message(options: argparse.Namespace, draft: Draft) -> Message:
+    """Open the finished message of --message.
 
     Args:
         options: From the command line.
+        draft: Keeps what comes from a pipe.
+
+    Returns:
+        The message.
+
+    Raises:
+        SMTPMessageError: It cannot be sent as it is.
+    """
+    sender = parse_addresses('--from', options.sender).addresses[0] \
+        if options.sender else None
+    if options.message != '-':
+        return read_message(open_file(options.message), options.message,
+                            sender, envelope_of(options))
+    import shutil
+    import tempfile
+    spool = tempfile.TemporaryFile()    # its size must be known beforehand
+    shutil.copyfileobj(sys.stdin.buffer, spool)
+    spool.seek(0)
+    draft.message = read_message(spool, 'standard input', sender,
+                                 envelope_of(options))
+    return draft.message
+
+
+def write_message(options: argparse.Namespace, draft: Draft) -> Message:
+    """Gather what makes a mail, and ask for the rest.
+
+    Args:
+        options: From the command line.
+        draft: Keeps what is typed or piped.
+
+    Returns:
+        The message.
+
+    Raises:
+        SMTPMessageError: The message cannot be sent as it is.
+        SMTPUsageError: Something is missing, and there is nobody to ask.
+    """
+    info: dict[str, Any] = {'From': options.sender}
+    if not (options.to or options.cc or options.bcc):
+        options.to = [ask('To', '--to')]
+    for field, values in (('To', options.to), ('Cc', options.cc),
+                          ('Bcc', options.bcc)):
+        take_addresses({field: values}, field)
+        if values:
+            info[field] = values
+    for name, value in options.header:
+        info.setdefault(name, []).append(value)
+    info['Subject'] = ask('Subject', '--subject') \
+        if options.subject is None else options.subject
+    info['Date'] = get_formatted_date(options.timezone)
+    html = None if options.html is None else text_of(options.html)
+    if options.body not in (None, '-'):
+        return build_message(info, text_of(options.body), options.attach, html)
+    if is_terminal(sys.stdin):
+        build_message(info, '', options.attach, html)   # before the typing
+        draft.type()
+    else:
+        draft.read()
+    draft.message = build_message(info, draft.text, options.attach, html)
+    return draft.message
+
+
+def write_envelope(options: argparse.Namespace) -> Message:
+    """Gather no more than what --quit-after needs.
+
+    Args:
+        options: From the command line.
+
+    Returns:
+        A message without header and body.
+
+    Raises:
+        SMTPMessageError: An address is wrong.
+        SMTPUsageError: Something is missing, and there is nobody to ask.
+    """
+    recipients = []
+    if options.quit_after == 'rcpt':
+        recipients = envelope_of(options) or parse_addresses(
+            'To', ask('To', '--to')).addresses
+    senders = parse_addresses('From', options.sender or '').addresses
+    return Message((senders or [''])[0], each_once(recipients), '', [])
+
+
+def check_files(options: argparse.Namespace) -> None:
+    """Make sure that all files can be read, before any question.
+
+    Raises:
+        SMTPMessageError: One cannot.
+    """
+    texts = [value[1:] for value in (options.body, options.html)
+             if value and value.startswith('@')]
+    message = [] if options.message in (None, '-') else [options.message]
+    for path in [*options.attach, *texts, *message]:
+        open_file(path).close()
+
+
+def ask_sender(options: argparse.Namespace) -> None:
+    """Ask for the sender, if the session needs one.
+
+    Raises:
+        SMTPMessageError: What was said is no address.
+        SMTPUsageError: There is nobody to ask.
+    """
+    if options.message or options.quit_after in ('connect', 'ehlo', 'tls') \
+            or options.quit_after == 'auth' and options.user:
+        return
+    options.sender = options.sender or ask('From', '--from')
+    sender = parse_addresses('From', options.sender).addresses
+    if options.user and '@' in options.user and sender != [options.user]:
+        say(f'smtp.py: note: the login is {options.user}, but From is '
+            f'{escape(options.sender)}. Office 365 sends that only with the '
+            'right "Send As".', sys.stderr)
+
+
+def prompt(label: str) -> str:
+    """Ask for a line that may be edited, where there is a terminal."""
+    if is_terminal(sys.stdin) and is_terminal(sys.stdout):
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 (input() then uses it)
+        with contextlib.suppress(EOFError):
+            return input(label)
+        return 'QUIT'
+    return sys.stdin.readline().rstrip('\r\n') or 'QUIT'
+
+
+def make_transcript(options: argparse.Namespace) -> Transcript:
+    """Make the transcript that the options ask for."""
+    shown = (options.verbose or options.explain or options.step
+             or options.talk)
+    return Transcript(
+        sys.stderr if shown else None, explain=options.explain,
+        ask=prompt if options.step else None, quit_after=options.quit_after,
+        meter=sys.stderr if is_terminal(sys.stderr) else None)
+
+
+def run_talk(options: argparse.Namespace, transcript: Transcript) -> Receipt:
+    """Open a connection for the user to talk on.
+
+    Raises:
+        SMTPException: The session has failed, or ended without a message.
+    """
+    context = None if options.tls == 'none' else tls_context(options.ca_file)
+    transcript.echo = not is_terminal(sys.stdin)
+    sock = open_socket(options.server, options.port, options.family,
+                       options.timeout or REPLY_TIMEOUT)
+    with Connection(sock, transcript, options.timeout) as connection:
+        if context and options.tls == 'implicit':
+            connection.encrypt(context, options.server)
+        return talk(connection, context, options.server, prompt, ask_secret)
+
+
+def run(options: argparse.Namespace, draft: Draft, transcript: Transcript,
+        password: str, token: str) -> Receipt | None:
+    """Do what the options ask for.
+
+    Args:
+        options: From the command line.
+        draft: Keeps what is typed or piped.
+        transcript: Shows the session.
         password: From the environment, or ''.
+        token: From the environment, or ''.
 
     Returns:
         The receipt; None for a dry run.
@@ -2786,38 +3907,55 @@ def send_mail(options: argparse.Namespace, password: str) -> Receipt | None:
     Raises:
         SMTPException: The mail was not sent, or may have been.
     """
-    for path in options.attach:
-        Attachment(path)            # a missing file shows before any question
-    text = given_text(options.body)
-    info: dict[str, Any] = {
-        'Date': get_formatted_date(options.timezone),
-        'From': options.sender or ask('From', '--from')}
-    parse_addresses('From', info['From'])
-    if not (password or options.dry_run or 'none' in (options.tls,
-                                                      options.auth)):
-        password = ask_password()
-    if options.to or not (options.cc or options.bcc):
-        info['To'] = options.to or [ask('To', '--to')]
-    for field, values in ('Cc', options.cc), ('Bcc', options.bcc):
-        if values:
-            info[field] = values
-    for field in ('To', 'Cc', 'Bcc'):
-        take_addresses(dict(info), field)
-    info['Subject'] = ask('Subject', '--subject') \
-        if options.subject is None else options.subject
-    for name, value in options.header:
-        info.setdefault(name, []).append(value)
-    if text is None:
-        text = typed_text()
+    if options.talk:
+        return run_talk(options, transcript)
+    check_files(options)
+    ask_sender(options)
+    secret = find_secret(options, password, token)
+    if options.quit_after:
+        message = write_envelope(options)
+    elif options.message:
+        message = open_message(options, draft)
+    else:
+        message = write_message(options, draft)
     if options.dry_run:
-        print_message(build_message(info, text, options.attach))
+        print_message(message)
         return None
-    return smtp_send(
-        password, info, text, attachments=options.attach,
-        server=options.server, port=options.port, tls=options.tls,
-        ca_file=options.ca_file, ehlo=options.ehlo, timeout=options.timeout,
-        family=options.family, user=options.user, auth=options.auth,
-        transcript=Transcript(sys.stderr if options.verbose else None))
+    session = {name: getattr(options, name) for name in SESSION_OPTIONS}
+    return deliver(message, secret, transcript=transcript, **session)
+
+
+def keep_draft(options: argparse.Namespace, draft: Draft,
+               may_have_been_sent: bool) -> str:
+    """Keep what was typed or piped, and say how to send it.
+
+    Args:
+        options: From the command line.
+        draft: What there is to keep, if anything.
+        may_have_been_sent: Whether nobody can know.
+
+    Returns:
+        Lines for the user; '' if there was nothing to keep.
+    """
+    if not draft.text and draft.message is None:
+        return ''
+    try:
+        name = draft.keep()
+    except (OSError, SMTPException) as error:
+        return (f'\nThe text could not be kept in a file ({error}). '
+                f'Here it is:\n{draft.text}')
+    when = 'If it has not arrived, send' if may_have_been_sent else 'Send'
+    return (f'\nYour text is kept in {name}. {when} it with:\n'
+            + resend_command(options, name))
+
+
+def print_verdict(text: str) -> None:
+    """Print that the message was sent, wherever that is possible."""
+    try:
+        say(text, sys.stdout)
+    except OSError:
+        say(text, sys.stderr)
+        sys.stdout = None           # so that Python does not try it again
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -2830,30 +3968,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     password = os.environ.pop('SMTP_PASSWORD', '')
+    token = os.environ.pop('SMTP_ACCESS_TOKEN', '')
+    options, draft = argparse.Namespace(diagram=None), Draft()
+    transcript = Transcript()
+    verdict, code = 'Not sent', EXIT_SENT
     try:
         options = parse_options(argv)
         if options.timezones:
             print_all_timezones()
             return EXIT_SENT
-        receipt = send_mail(options, password)
+        transcript = make_transcript(options)
+        receipt = run(options, draft, transcript, password, token)
+        if receipt:
+            print_verdict(str(receipt))
+        return EXIT_SENT
     except SMTPException as error:
-        verdict = 'May have been sent' if error.may_have_been_sent \
-            else 'Not sent'
-        say(f'smtp.py: {verdict}: {error}', sys.stderr)
-        return error.exit_code
+        problem, code = str(error), error.exit_code
+        if error.may_have_been_sent:
+            verdict = 'May have been sent'
     except KeyboardInterrupt as interrupt:
-        say('smtp.py: Not sent: interrupted.', sys.stderr)
-        return interrupt.args[0] if interrupt.args else EXIT_INTERRUPTED
+        problem = 'interrupted.'
+        code = interrupt.args[0] if interrupt.args else EXIT_INTERRUPTED
     except OSError as error:
-        say(f'smtp.py: Not sent: {escape(str(error))}', sys.stderr)
-        return EXIT_TRY_LATER
-    if receipt:
-        try:
-            say(str(receipt), sys.stdout)
-        except OSError:
-            say(str(receipt), sys.stderr)
-            sys.stdout = None
-    return EXIT_SENT
+        problem, code = escape(str(error)), EXIT_TRY_LATER
+    finally:
+        if options.diagram:
+            with open(options.diagram, 'w', encoding='utf-8') as file:
+                file.write(transcript.diagram())
+    say(f'smtp.py: {verdict}: {problem}'
+        + keep_draft(options, draft, verdict != 'Not sent'), sys.stderr)
+    return code
 
 
 def terminate(*_: object) -> None:
