@@ -5,7 +5,7 @@
 # ///
 """Send e-mail by speaking SMTP, line by line, over a socket.
 
-This is the whole session with Office 365, as it looks on the wire. `C:` marks
+This is a whole session with Office 365, as it looks on the wire. `C:` marks
 what we, the client, send; `S:` what the server answers; on the right stands
 the function below that does it.
 
@@ -26,15 +26,15 @@ the function below that does it.
     S: 250 AUTH LOGIN XOAUTH2
     C: AUTH LOGIN YWxpY2VAZXhhbXBsZS5jb20=                  log_in
     S: 334 UGFzc3dvcmQ6
-    C: ********
+    C: ********                    (the password, in base64)
     S: 235 2.7.0 Authentication successful
-    C: MAIL FROM:<alice@example.com> SIZE=431               give_envelope
+    C: MAIL FROM:<alice@example.com> SIZE=431               send_envelope
     C: RCPT TO:<bob@example.org>
     C: DATA
     S: 250 2.1.0 Sender OK
     S: 250 2.1.5 Recipient OK
     S: 354 Start mail input; end with <CRLF>.<CRLF>
-    C: From: alice@example.com                              give_message
+    C: From: alice@example.com                              send_message
     C: To: bob@example.org
     C: Subject: Lunch
     C: Date: Mon, 23 Nov 2026 12:00:00 +0100
@@ -54,11 +54,11 @@ Contents; every name is defined above the place where it is used:
      6  Opening            greeting, EHLO, STARTTLS, EHLO again
      7  Who we are         AUTH LOGIN, AUTH PLAIN, AUTH XOAUTH2
      8  One mail           envelope, message, goodbye
-     9  Header fields      addresses, encoded-words, folding, dates
+     9  Header fields      encoded-words, addresses, folding, dates
     10  Parts              text, attachments
     11  The message        header fields and parts put together
     12  smtp_send          the whole story
-    13  Typing by hand     --talk
+    13  Typing by hand     a session whose commands come from the keyboard
     14  The command line   prompts, options, verdict, main
 
 The words used here, each for one thing only: a *command* is a line that the
@@ -95,6 +95,7 @@ import stat
 import struct
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple, NoReturn, TextIO, TypeVar, cast
 
@@ -115,10 +116,7 @@ IMPLICIT_TLS_PORT = 465     # submission inside TLS from the start, RFC 8314
 SMTP_DOMAINNAME = ''        # our name in EHLO; empty: the name of this host
 
 CRLF = '\r\n'               # ends every line: carriage return, line feed
-MASK = '********'           # stands in the transcript where a secret was
-
-# What the server offers: a keyword in capitals, and its parameters.
-Extensions = Mapping[str, str]
+MASK = '********'           # is shown where a secret was
 
 # Reply codes, in the words of RFC 5321 section 4.2.3 and RFC 4954
 SERVICE_READY = 220
@@ -146,7 +144,7 @@ MAX_LOCAL_PART = 64         # RFC 5321 4.5.3.1.1
 MAX_ADDRESS = 254           # RFC 5321 4.5.3.1.3, without < and >
 MAX_LABEL = 63              # RFC 1035 2.3.4
 BASE64_LINE = 76            # RFC 2045 6.8: 76 characters carry 57 octets
-BASE64_LINES = 1150         # lines of an attachment read and sent at once
+BASE64_LINES = 840          # lines of an attachment sent at once: a BLOCK
 BLOCK = 64 * 1024           # octets of the message that share one deadline
 
 MAX_GROUP = 100             # commands sent before their replies are read
@@ -218,7 +216,7 @@ class Reply(NamedTuple):
         return ' '.join(self.lines)
 
     def __str__(self) -> str:
-        """Return the reply as it came, a line of text for each line."""
+        """Return the reply as it came, line by line."""
         last = len(self.lines) - 1
         return '\n'.join(
             f'{self.code}{" " if number == last else "-"}{line}'.rstrip()
@@ -226,16 +224,11 @@ class Reply(NamedTuple):
 
 
 def escape(text: str) -> str:
-    """Make text safe to print on a terminal.
+    """Make text safe to print, whoever wrote it.
 
-    Control characters could move the cursor or change the title of the
-    window, bidirectional ones could make a line read backwards.
-
-    Args:
-        text: Anything, as a server or a user wrote it.
-
-    Returns:
-        The text with each such character written as Python writes it.
+    Control characters could move the cursor or rename the window, and
+    bidirectional ones make a line read backwards; they are shown as Python
+    writes them.
     """
     return ''.join(
         character if character.isprintable()
@@ -250,9 +243,11 @@ def escape(text: str) -> str:
 # I do now? So there is one class for each answer to the second question, and
 # exactly one of them, SMTPDeliveryUnknown, means that nobody can answer the
 # first: the final dot was on its way when the connection died. With all
-# others the message was surely not sent. Their texts may hold what a server
-# said, so they are made safe to print.
+# others the message was surely not sent. A refusal is explained from a table
+# of replies that people really meet.
 # ---------------------------------------------------------------------------
+
+MAX_SHOWN_REPLY = 1000      # characters; the transcript has the rest
 
 
 class SMTPException(Exception):
@@ -260,9 +255,10 @@ class SMTPException(Exception):
 
     Attributes:
         problem: What went wrong, in one sentence.
+        details: Lines that say more about it.
         command: The command that failed, masked; '' if there was none.
         reply: The server's Reply, or None.
-        advice: What it means and what to do.
+        advice: What it means, and what to do.
         exit_code: How the program ends.
         may_have_been_sent: True only if nobody can know.
     """
@@ -271,12 +267,13 @@ class SMTPException(Exception):
     may_have_been_sent = False
     advice = ''
 
-    def __init__(self, problem: str, *, command: str = '',
-                 reply: Reply | None = None, advice: str = '',
-                 exit_code: int | None = None) -> None:
-        """Keep what is known of the failure."""
+    def __init__(self, problem: str, *, details: Sequence[str] = (),
+                 command: str = '', reply: Reply | None = None,
+                 advice: str = '', exit_code: int | None = None) -> None:
+        """Keep what is known; advice and exit code are those of the class."""
         super().__init__(problem)
         self.problem = problem
+        self.details = details
         self.command = command
         self.reply = reply
         self.advice = advice or self.advice
@@ -284,9 +281,12 @@ class SMTPException(Exception):
             self.exit_code = exit_code
 
     def __str__(self) -> str:
-        """Return the problem, the server's whole reply, and the advice."""
-        said = str(self.reply).split('\n') if self.reply else []
-        lines = [*self.problem.split('\n'), *('  S: ' + line for line in said),
+        """Return the problem, the server's reply, and the advice."""
+        said = str(self.reply or '')
+        if len(said) > MAX_SHOWN_REPLY:
+            said = said[:MAX_SHOWN_REPLY] + '... (-v shows all)'
+        lines = [self.problem, *(f'  {line}' for line in self.details),
+                 *(f'  S: {line}' for line in said.split('\n') if line),
                  *self.advice.split('\n')]
         return '\n'.join(escape(line) for line in lines if line)
 
@@ -305,17 +305,15 @@ class SMTPMessageError(SMTPException):
 
 
 class SMTPConfigurationError(SMTPException):
-    """A setting or the source of the password is at fault: mend it."""
+    """A setting, or the source of the password, is at fault: mend it."""
 
     exit_code = EXIT_CONFIGURATION
 
 
 class SMTPConnectError(SMTPException):
-    """No connection came about: check name, port and network, try again."""
+    """No connection came about: check name, port and network."""
 
     exit_code = EXIT_TRY_LATER
-    advice = ('Check the name and the port of the server, and your network. '
-              'Some networks block port 25 or 587.')
 
 
 class SMTPServerDisconnected(SMTPException):
@@ -374,89 +372,84 @@ class SMTPDeliveryUnknown(SMTPException):
     exit_code = EXIT_MAY_HAVE_BEEN_SENT
     may_have_been_sent = True
     advice = ('The server had the whole message when its answer was lost. '
-              'Sending it again may deliver it twice:\n'
-              'first look whether it has arrived.')
+              'Sending it again may\ndeliver it twice: first look whether it '
+              'has arrived.')
 
 
-# Replies that people really meet: a pattern for code and text, whose turn it
-# is, and one thing to do. The first one that fits counts.
+YOU, ADMINISTRATOR, WAIT = (
+    'Your turn', "Your administrator's turn", 'Wait')
+
+# Replies that people really meet: a pattern for reply code and text, whose
+# turn it is, and one thing to do. The first that fits counts.
 ADVICE = (
-    ('SmtpClientAuthentication is disabled for the Tenant', 'administrator',
-     'turn on authenticated SMTP for the organization, or better for this '
-     'mailbox alone:\nSet-CASMailbox -Identity ADDRESS '
-     '-SmtpClientAuthenticationDisabled $false'),
-    ('SmtpClientAuthentication is disabled for the Mailbox', 'administrator',
-     'turn on "Authenticated SMTP" for this mailbox (Microsoft 365 admin '
-     'center, Active users, Mail, Manage email apps).'),
-    ('security defaults policy', 'administrator',
-     'the security defaults of the organization forbid passwords here. Use '
-     'a token (--auth xoauth2), or have an exception made.'),
-    ('did not meet the criteria to be authenticated', 'administrator',
-     'a policy (conditional access, or authentication policy) forbids this '
-     'login. The sign-in log of the user says which.'),
-    ('basic authentication is disabled|5\\.7\\.30', 'you',
-     'this server takes no passwords any more: use a token, with '
-     '--auth xoauth2.'),
-    ('user credentials were incorrect', 'you',
-     'check user name (-u) and password. With two-step login an app password '
+    # Office 365
+    ('SmtpClientAuthentication is disabled for the Tenant', ADMINISTRATOR,
+     'turn on authenticated SMTP for this mailbox:\nSet-CASMailbox -Identity '
+     'ADDRESS -SmtpClientAuthenticationDisabled $false'),
+    ('SmtpClientAuthentication is disabled for the Mailbox', ADMINISTRATOR,
+     'turn on "Authenticated SMTP" for this mailbox\n(Microsoft 365 admin '
+     'center: Active users, Mail, Manage email apps).'),
+    ('security defaults policy', ADMINISTRATOR,
+     'the security defaults of the organization\nforbid passwords here. Use a '
+     'token (--auth xoauth2), or have an exception made.'),
+    ('did not meet the criteria to be authenticated', ADMINISTRATOR,
+     'a policy forbids this login (conditional access,\nor authentication '
+     "policy); the user's sign-in log says which."),
+    (r'basic authentication is disabled|5\.7\.30', YOU,
+     'this server takes no passwords any more: use a token, with --auth '
+     'xoauth2.'),
+    ('user credentials were incorrect', YOU,
+     'check user name (-u) and password. With two-step login\nan app password '
      'or a token (--auth xoauth2) is needed.'),
-    ('534.*5\\.7\\.9|pplication-specific password', 'you',
-     'this account has two-step login: make an app password in its security '
-     'settings, and use it as the password.'),
-    ('535 5\\.7\\.3', 'you',
-     'check user name (-u, the whole address) and password. If they are '
+    (r'535 5\.7\.3', YOU,
+     'check user name (-u, the whole address) and password. If they\nare '
      'right, authenticated SMTP may be off for the mailbox.'),
-    ('504.*5\\.7\\.4', 'you',
+    (r'504.*5\.7\.4', YOU,
      'the server does not take this way of logging in: try another --auth.'),
-    ('5\\.7\\.60|5\\.2\\.252|[Ss]end ?[Aa]s', 'you',
-     'this login may not send as that sender: put your own address into '
-     'From, or ask for the right "Send As".'),
-    ('5\\.7\\.54|5\\.7\\.57|(?i:relay)|^530', 'you',
-     'the server sends on only for people who log in: leave out --auth none '
-     'or --tls none, and use the port for submission, 587.'),
-    ('432.*4\\.3\\.2', 'wait',
-     'a mailbox may have three connections at a time. Try again in a minute.'),
-    ('421.*4\\.7\\.66', 'administrator',
-     'the server wants TLS 1.2 or later, and this connection has less: '
+    (r'5\.7\.60|5\.2\.252|[Ss]end ?[Aa]s', YOU,
+     'this login may not send as that sender: put your own address\ninto '
+     '--from, or ask for the right "Send As".'),
+    (r'432.*4\.3\.2', WAIT,
+     'a mailbox may have three connections at a time. Try again in a '
+     'minute.'),
+    (r'421.*4\.7\.66', ADMINISTRATOR,
+     'the server wants TLS 1.2 or later, and this\nconnection has less: '
      'update Python and OpenSSL.'),
-    ('501.*5\\.5\\.4', 'you',
+    (r'501.*5\.5\.4', YOU,
      'the server does not like our name: give it one with --ehlo.'),
-    ('(?i:submission *quota)', 'wait',
-     'you have sent more than your provider allows in a day.'),
-    ('5\\.2\\.2|(?i:quota|mailbox (is )?full)', 'wait',
-     'the mailbox of the recipient is full. Tell them by another way.'),
-    ('5\\.3\\.4|^552', 'you',
+    (r'5\.2\.0.*[Qq]uota|[Ss]ubmission ?[Qq]uota', WAIT,
+     'you have sent as much as your provider allows in a day.'),
+    # all servers
+    (r'534.*5\.7\.9|[Aa]pplication-specific password', YOU,
+     'this account has two-step login: make an app password in\nits security '
+     'settings, and use that as the password.'),
+    (r'5\.7\.54|5\.7\.57|(?i:relay)|^530', YOU,
+     'the server passes mail on only for people who log in: leave\nout --auth '
+     'none and --tls none, and use the port for submission, 587.'),
+    (r'5\.2\.2|(?i:quota|mailbox (is )?full)', WAIT,
+     'the mailbox of the recipient is full. Tell them in another way.'),
+    (r'5\.3\.4|^552', YOU,
      'the message is too large: send fewer attachments, or a link.'),
-    ('^45.*(?i:gr[ae]y ?list|try again)', 'wait',
-     'the server wants to see whether you come back, as most spammers do '
-     'not. Send the same again in a quarter of an hour.'),
-    ('5\\.1\\.1|(?i:user unknown|no such user)', 'you',
+    ('^45.*(?i:gr[ae]y ?list|try again)', WAIT,
+     'the server looks whether you come back, as most spammers do not.\n'
+     'Send the same again in a quarter of an hour.'),
+    (r'5\.1\.1|(?i:user unknown|no such user)', YOU,
      'there is no such address: look for a typing error.'),
-    ('(?i:spamhaus|block ?list|blacklist)', 'administrator',
+    ('(?i:spamhaus|block ?list|blacklist)', ADMINISTRATOR,
      'your network is on a list of senders of spam.'),
-    ('^535', 'you',
-     'check the user name (-u, else the address of From) and the password.'),
-    ('^4', 'wait', 'the trouble is temporary: try again later.'),
-    ('^5', 'you', 'the refusal is final: the same again will not help.'),
+    ('^535', YOU,
+     'check the user name (-u, else the address of --from) and the '
+     'password.'),
+    ('^4', WAIT, 'the trouble is temporary: try again later.'),
+    ('^5', YOU, 'the refusal is final: the same again will not help.'),
 )
-TURNS = {'you': 'Your turn', 'administrator': "Your administrator's turn",
-         'wait': 'Wait'}
 
 
 def advise(reply: Reply) -> str:
-    """Say whose turn it is after a refusal, and what to do.
-
-    Args:
-        reply: A reply of the kind 4yz or 5yz.
-
-    Returns:
-        For example 'Wait: the trouble is temporary: try again later.'
-    """
+    """Say whose turn it is after a refusal, and what to do."""
     said = f'{reply.code} {reply.text}'
-    for pattern, turn, action in ADVICE:
-        if re.search(pattern, said):
-            return f'{TURNS[turn]}: {action}'
-    return ''
+    return next((f'{turn}: {action}' for pattern, turn, action in ADVICE
+                 if re.search(pattern, said)), '')
 
 
 def exit_code_of(reply: Reply, otherwise: int = EXIT_UNAVAILABLE) -> int:
@@ -465,9 +458,6 @@ def exit_code_of(reply: Reply, otherwise: int = EXIT_UNAVAILABLE) -> int:
     Args:
         reply: The reply that ended the attempt.
         otherwise: The exit code if the reply tells nothing special.
-
-    Returns:
-        One of the EXIT_ numbers.
     """
     if 400 <= reply.code < 500:
         return EXIT_TRY_LATER
@@ -477,11 +467,11 @@ def exit_code_of(reply: Reply, otherwise: int = EXIT_UNAVAILABLE) -> int:
 
 
 def refusal(command: str, reply: Reply) -> SMTPException:
-    """Make the error for a reply that the command did not hope for.
+    """Make the error for a reply that was not hoped for.
 
     Args:
         command: The command that was answered, masked.
-        reply: The server's reply to it.
+        reply: The reply to it.
 
     Returns:
         SMTPResponseException if the server refused; SMTPProtocolError if it
@@ -505,52 +495,24 @@ def refusal(command: str, reply: Reply) -> SMTPException:
 #
 # The transcript is the session as the user sees it, in the notation of the
 # RFCs: C: before what the client sends, S: before what the server answers.
-# The connection reports every line to it. A secret never gets this far: the
-# connection hands over a mask in its place. What looks like noise, because it
-# is in base64, is shown with its meaning beside it: base64 hides nothing.
+# The connection reports every line to it, with a mask in the place of each
+# secret. What looks like noise, because it is in base64, is shown with its
+# meaning beside it: base64 hides nothing. In front of a class the transcript
+# also explains each step, in the words of the docstring of the function that
+# is about to do it, and waits until the class has understood.
 # ---------------------------------------------------------------------------
 
-
-def to_base64(text: str) -> str:
-    """Write text as the base64 of its UTF-8 octets (RFC 4648 section 4).
-
-    Args:
-        text: For example a user name, 'alice'.
-
-    Returns:
-        For example 'YWxpY2U='.
-    """
-    return binascii.b2a_base64(text.encode(), newline=False).decode('ascii')
-
-
-def from_base64(text: str) -> str:
-    """Read base64, as far as that is what it is.
-
-    Args:
-        text: For example 'VXNlcm5hbWU6'.
-
-    Returns:
-        For example 'Username:'; '' if the text is not base64 of UTF-8 text.
-    """
-    try:
-        return binascii.a2b_base64(text).decode()
-    except ValueError:
-        return ''
-
-
-# What the digits of a reply mean, RFC 5321 section 4.2.1; the digit 3 in the
-# middle is what RFC 4954 uses for logins.
-FIRST_DIGIT = {'2': 'yes', '3': 'yes so far, go on', '4': 'not now',
-               '5': 'no'}
+# What the digits of a reply code mean: RFC 5321 section 4.2.1, and RFC 4954.
+FIRST_DIGIT = {'2': 'yes', '3': 'yes so far, go on', '4': 'not now', '5': 'no'}
 SECOND_DIGIT = {'0': 'syntax', '1': 'information', '2': 'the connection',
                 '3': 'the login', '5': 'mail'}
 
-# The middle of an enhanced status code, RFC 3463 section 3.
-SUBJECT = {'0': 'anything else', '1': 'an address', '2': 'a mailbox',
+# The middle of an enhanced status code: RFC 3463 section 3.
+SUBJECT = {'0': 'nothing in particular', '1': 'an address', '2': 'a mailbox',
            '3': 'the mail system', '4': 'the network', '5': 'the protocol',
            '6': 'the message itself', '7': 'security or policy'}
 
-# What an extension means; its parameters come behind it.
+# What an extension means. What the server lists: keywords and parameters.
 EXTENSION_WORDS = {
     'SIZE': 'messages up to so many octets (RFC 1870)',
     'PIPELINING': 'several commands may come before their replies (RFC 2920)',
@@ -566,24 +528,32 @@ EXTENSION_WORDS = {
     'VRFY': 'the command VRFY asks whether an address exists (RFC 5321)',
     'ETRN': 'the command ETRN starts a queue (RFC 1985)',
 }
+Extensions = Mapping[str, str]
 
 COLOURS = {'C:': '\x1b[36m', 'S:': '\x1b[33m', '--': '\x1b[2m'}
-METER_INTERVAL = 0.1        # seconds
+NO_COLOUR = '\x1b[0m'
 MERMAID_ENTITIES = {ord(character): f'#{ord(character)};'
                     for character in '#;<>{}"'}
-NO_COLOUR = '\x1b[0m'
-METER_FROM = 1_000_000      # octets; smaller messages need no meter
+METER_FROM = 1_000_000          # octets; smaller messages need no meter
+METER_INTERVAL = 0.1            # seconds
+
+
+def to_base64(text: str) -> str:
+    """Write text as base64 of its UTF-8 octets: 'alice' is 'YWxpY2U='."""
+    return binascii.b2a_base64(text.encode(), newline=False).decode('ascii')
+
+
+def from_base64(text: str) -> str:
+    """Read base64 of UTF-8 text; '' if that is not what it is."""
+    try:
+        return binascii.a2b_base64(text).decode()
+    except ValueError:
+        return ''
 
 
 def is_terminal(stream: TextIO | None) -> bool:
     """Tell whether a person sits at the other end of a stream."""
     return stream is not None and not stream.closed and stream.isatty()
-
-
-def wants_colour(stream: TextIO | None) -> bool:
-    """Tell whether colours will be welcome: see no-color.org."""
-    return is_terminal(stream) and not os.environ.get('NO_COLOR') \
-        and os.environ.get('TERM') != 'dumb'
 
 
 class Transcript:
@@ -592,13 +562,13 @@ class Transcript:
     Attributes:
         stream: Where the lines go, or None.
         explain: Whether each step is explained before it runs.
-        ask: Asks the user a question, before each command; or None.
+        ask: Asks the user something, before each command; or None.
         quit_after: The step after which to stop, or ''.
         meter: Where to show how far the message has gone, or None.
+        echo: Whether lines of the client are shown; a user who types them
+            has them on the screen already.
         secrets: Texts that are shown nowhere, even if the server repeats them.
-        echo: Whether lines of the client are shown, which a user who types
-            them sees already.
-        lines: What was shown, as pairs of mark and text, for a diagram.
+        events: Pairs of mark and text, for a diagram.
     """
 
     def __init__(self, stream: TextIO | None = None, *, explain: bool = False,
@@ -610,25 +580,28 @@ class Transcript:
         self.ask = ask
         self.quit_after = quit_after
         self.meter = meter
-        self.secrets: list[str] = []
         self.echo = True
-        self.lines: list[tuple[str, str]] = []
-        self._colours = COLOURS if wants_colour(stream) else {}
+        self.secrets: list[str] = []
+        self.events: list[tuple[str, str]] = []
+        plain = os.environ.get('NO_COLOR') or os.environ.get('TERM') == 'dumb'
+        self._colours = COLOURS if is_terminal(stream) and not plain else {}
         self._narration: list[str] = []
-        self._meter_due = 0.0
+        self._meter_begun = self._meter_due = 0.0
 
     @property
     def one_by_one(self) -> bool:
-        """Whether people watch, who want to see question and answer."""
+        """Whether somebody watches who wants to see question and answer."""
         return self.explain or self.ask is not None
+
+    # Hiding
 
     def protect(self, secret: str) -> None:
         """Show a secret nowhere, nor its base64 within that of more text."""
-        octets = secret.encode()
+        length = len(secret.encode())
         self.secrets += filter(None, [secret, to_base64(secret)])
         for shift in range(3):      # base64 writes three octets at a time
             encoded = to_base64('\0' * shift + secret)
-            inner = encoded[(shift * 8 + 5) // 6:(shift + len(octets)) * 8 // 6]
+            inner = encoded[(shift * 8 + 5) // 6:(shift + length) * 8 // 6]
             if len(inner) > 3:
                 self.secrets.append(inner)
 
@@ -638,109 +611,105 @@ class Transcript:
             text = text.replace(secret, MASK)
         return text
 
-    def write(self, mark: str, text: str, comment: str = '',
-              visible: bool = True) -> None:
+    # Showing
+
+    def write(self, mark: str, text: str, comment: str = '') -> None:
         """Show one line.
 
         Args:
             mark: 'C:', 'S:', or '--' for what is no line on the wire.
-            text: The line without its end.
+            text: The line without its end, secrets masked.
             comment: What to say beside it, or ''.
-            visible: Whether it is not on the screen already.
         """
-        self.lines.append((mark, text))
-        if self.stream is None or not visible:
+        if self.stream is None:
             return
         line = escape(f'{mark} {text}')
         if comment:
             line += f'   # {escape(self.hide(comment))}'
-        colour = self._colours.get(mark, '')
-        print(f'{colour}{line}{NO_COLOUR}' if colour else line,
-              file=self.stream, flush=True)
+        if mark in self._colours:
+            line = f'{self._colours[mark]}{line}{NO_COLOUR}'
+        try:
+            print(line, file=self.stream, flush=True)
+        except OSError:             # nobody reads it: the session goes on
+            self.stream = None
 
     def note(self, text: str) -> None:
-        """Show something that happens beside the lines, such as TLS."""
-        self.write('--', text)
+        """Show what happens beside the lines of the wire, in short lines."""
+        self.events.append(('--', text))
+        if self.stream:
+            import textwrap
+            for line in textwrap.wrap(text, HEADER_LINE) or ['']:
+                self.write('--', line)
 
     def client(self, line: str) -> None:
-        """Show a line that the client sends; its secret is masked already."""
+        """Show a line that the client sends, secrets masked."""
+        self.events.append(('C:', line))
         words = line.split(' ')
         login = words[:2] == ['AUTH', 'LOGIN'] and len(words) == 3
-        self.write('C:', line, from_base64(words[2]) if login else '',
-                   visible=self.echo)
+        if self.echo:
+            self.write('C:', line, from_base64(words[2]) if login else '')
 
-    def message(self, piece: Piece) -> None:
-        """Show what there is to see of a piece of the message."""
-        for line in piece.outline() if self.stream else ():
-            self.client(line)
+    def message(self, outline: Iterable[str]) -> None:
+        """Show the message; its outline is made only if somebody looks."""
+        self.events.append(('C:', '(the message)'))
+        for line in outline if self.stream else ():
+            self.write('C:', line)
 
-    def server(self, line: str, elapsed: float | None = None) -> None:
+    def server(self, line: str, elapsed: float = 0) -> None:
         """Show a line that the server sent.
 
         Args:
             line: The line, secrets masked.
             elapsed: Seconds that the reply took, with its last line.
         """
-        comments = []
-        if line.startswith(f'{CHALLENGE} '):
-            comments.append(from_base64(line[4:]))
-        if elapsed is not None and elapsed >= 0.001:
-            comments.append(f'{elapsed * 1000:.0f} ms')
-        self.write('S:', line, ', '.join(filter(None, comments)))
+        self.events.append(('S:', line))
+        challenge = line.startswith(f'{CHALLENGE} ')
+        self.write('S:', line, ', '.join(filter(None, [
+            from_base64(line[4:]) if challenge else '',
+            f'{elapsed * 1000:.0f} ms' if elapsed >= 0.001 else ''])))
 
     # Explaining
 
-    def narrate(self, text: str) -> None:
-        """Show sentences, as short lines."""
-        import textwrap
-        for line in textwrap.wrap(text, HEADER_LINE):
-            self.note(line)
-
-    def begin(self, step: Callable[..., Any]) -> None:
-        """Say what is about to happen, in the words of the step's docstring.
-
-        Args:
-            step: The function; its docstring counts up to the dialogue.
-        """
-        if not self.one_by_one:
-            return
-        import inspect
-        told = re.split(r'\n+(?:[CS]: |Args:)', inspect.getdoc(step) or '')[0]
-        self._narration = told.split('\n\n')
+    def begin(self, function: Callable[..., Any]) -> None:
+        """Say what is about to happen: a docstring, up to its dialogue."""
+        if self.one_by_one:
+            import inspect
+            self._narration = re.split(
+                r'\n+(?:[CS]: |Args:)', inspect.getdoc(function) or '')[0].split(
+                    '\n\n')
         if self.explain:
-            self.note('')
-            for paragraph in self._narration:
-                self.narrate(paragraph)
+            for paragraph in ['', *self._narration]:
+                self.note(paragraph)
 
     def explain_reply(self, reply: Reply) -> None:
         """Say what the digits of a reply mean."""
-        if self.explain:
-            first, second = list(str(reply.code))[:2]
-            told = (f'{reply.code}: {FIRST_DIGIT[first]}; it is about '
-                    f'{SECOND_DIGIT.get(second, "something else")}.')
-            if reply.status:
-                subject = SUBJECT.get(reply.status.split('.')[1], '?')
-                told += f' {reply.status}: about {subject} (RFC 3463).'
-            if reply.code == CHALLENGE:
-                told += ' It is in base64, which is no encryption.'
-            self.narrate(told)
+        if not self.explain:
+            return
+        first, second = list(str(reply.code))[:2]
+        told = (f'{reply.code}: {FIRST_DIGIT[first]}; it is about '
+                f'{SECOND_DIGIT.get(second, "something else")}.')
+        if reply.status:
+            subject = SUBJECT.get(reply.status.split('.')[1], '?')
+            told += f' {reply.status}: about {subject} (RFC 3463).'
+        if reply.code == CHALLENGE:
+            told += ' It is in base64, which is no encryption.'
+        self.note(told)
 
     def explain_extensions(self, new: Extensions, old: Extensions) -> None:
         """Say what the server offers, and what has changed since before."""
         if not self.explain:
             return
-        for keyword, parameters in new.items():
-            if keyword not in old:
-                words = EXTENSION_WORDS.get(keyword, 'not known to smtp.py')
-                if keyword == 'SIZE' and parameters.isdecimal():
-                    parameters += f', {int(parameters) / 2**20:.0f} MiB'
-                self.note(f'{keyword}: {words}'
-                          + (f': {parameters}' if parameters else ''))
+        for keyword in [keyword for keyword in new if keyword not in old]:
+            words = EXTENSION_WORDS.get(keyword, 'not known to smtp.py')
+            parameters = new[keyword]
+            if keyword == 'SIZE' and re.fullmatch('[0-9]{1,18}', parameters):
+                parameters += f', {int(parameters) / 2**20:.0f} MiB'
+            self.note(f'{keyword}: {words}{": " * bool(parameters)}'
+                      f'{parameters}')
         gone = [keyword for keyword in old if keyword not in new]
         if gone:
-            self.narrate(f'No longer offered: {", ".join(gone)}. What was '
-                         'said before TLS is forgotten (RFC 3207 section '
-                         '4.2).')
+            self.note(f'No longer offered: {", ".join(gone)}. What was said '
+                      'before TLS is forgotten (RFC 3207 section 4.2).')
 
     # Stopping
 
@@ -752,64 +721,58 @@ class Transcript:
         """
         while self.ask is not None:
             answer = self.ask('-- Enter: send it; ?: explain; q: quit ')
+            if not answer:
+                return
             if answer == '?':
                 for paragraph in self._narration:
-                    self.narrate(paragraph)
-            elif answer == 'q':
+                    self.note(paragraph)
+            elif answer.lower() in ('q', 'quit'):
                 self.ask = None
                 raise SMTPStopped('you ended the session before this command.')
-            elif not answer:
-                return
 
-    def reached(self, step: str) -> None:
+    def reached(self, name: str) -> None:
         """Stop after a step, if that was the user's wish.
 
         Raises:
             SMTPStopped: It was.
         """
-        if step == self.quit_after:
-            raise SMTPStopped(f'the session went well up to {step}, and '
+        if name == self.quit_after:
+            raise SMTPStopped(f'the session went well up to {name}, and '
                               'ended there as you wished.')
 
-    # Measuring
+    # Measuring and drawing
 
     def progress(self, done: int, total: int) -> None:
-        """Show how much of a long message the server has taken.
-
-        Args:
-            done: Octets.
-            total: Octets.
-        """
+        """Show how many octets of a long message the server has taken."""
+        now = time.monotonic()
         if self.meter is None or total < METER_FROM:
             return
-        now = time.monotonic()
-        if not self._meter_due:
-            self._meter_start = self._meter_due = now
+        self._meter_begun = self._meter_begun or now
         if done >= total:
             print('\r\x1b[K', end='', file=self.meter, flush=True)
         elif now >= self._meter_due:
             self._meter_due = now + METER_INTERVAL
-            rate = done / max(now - self._meter_start, 0.001)
+            rate = done / max(now - self._meter_begun, 0.001)
             left = (total - done) / max(rate, 1)
             print(f'\r{done * 100 // total:3} %  {rate / 1e6:6.1f} MB/s  '
                   f'{left:4.0f} s left\x1b[K', end='', file=self.meter,
                   flush=True)
 
     def diagram(self) -> str:
-        """Draw what was shown, as a sequence diagram for Mermaid."""
+        """Draw the session as a sequence diagram for Mermaid."""
         drawn = ['sequenceDiagram', '    participant C as Client',
                  '    participant S as Server']
         encrypted = False
-        for mark, text in self.lines:
+        for mark, text in self.events:
             text = escape(text).translate(MERMAID_ENTITIES)
-            if mark != '--':
-                arrow = {'C:': 'C->>S', 'S:': 'S-->>C'}[mark]
-                drawn.append(f'    {arrow}: {text or " "}')
-            elif text.startswith('TLS begins') and not encrypted:
-                drawn.append('    rect rgb(225, 240, 225)')
-                drawn.append(f'    note over C,S: {text}')
+            if mark == '--' and text.startswith('TLS begins'):
                 encrypted = True
-        return '\n'.join(drawn + ['    end'] * encrypted) + '\n'
+                drawn += ['    rect rgb(225, 240, 225)',
+                          f'    note over C,S: {text}']
+            elif mark != '--':
+                arrow = 'C->>S' if mark == 'C:' else 'S-->>C'
+                drawn.append(f'    {arrow}: {text or " "}')
+        return '\n'.join([*drawn, *(['    end'] if encrypted else []), ''])
 
 
 # ---------------------------------------------------------------------------
@@ -821,9 +784,14 @@ class Transcript:
 # nearly as it stands in the RFCs. Every wait has a deadline, and whatever the
 # server sends is held against the grammar before anyone believes it. The
 # class knows lines, replies and TLS, and nothing about mail.
+#
+# Whoever talks to a server must reckon with three errors:
+# SMTPServerDisconnected, it is gone or silent; SMTPProtocolError, it does not
+# speak SMTP; SMTPResponseException, it refuses. The docstrings below name
+# them only where there is more to say.
 # ---------------------------------------------------------------------------
 
-TLS_PROBLEMS = {
+TLS_PROBLEMS = {                # by the numbers of OpenSSL's X509_V_ERR_...
     9: 'is not valid yet (or the clock of this computer is wrong)',
     10: 'has expired (or the clock of this computer is wrong)',
     18: 'is signed by nobody but itself',
@@ -833,15 +801,13 @@ TLS_PROBLEMS = {
     62: 'is for another name',
     64: 'is for another address',
 }
-
-
+OLD_TLS = ('The server has only old versions of TLS, which are not safe: it '
+           'must be updated.')
 TLS_ADVICE = {
-    'WRONG_VERSION_NUMBER': 'The server does not begin with TLS on this port. '
-    'Use --tls starttls (usual on port 587), or port 465 for implicit TLS.',
-    'TLSV1_ALERT_PROTOCOL_VERSION': 'The server has only old versions of TLS, '
-    'which are not safe. It must be updated.',
-    'UNSUPPORTED_PROTOCOL': 'The server has only old versions of TLS, which '
-    'are not safe. It must be updated.',
+    'WRONG_VERSION_NUMBER': 'The server does not begin with TLS on this port: '
+    'use --tls starttls\n(usual on port 587), or port 465 for implicit TLS.',
+    'TLSV1_ALERT_PROTOCOL_VERSION': OLD_TLS,
+    'UNSUPPORTED_PROTOCOL': OLD_TLS,
 }
 
 
@@ -850,9 +816,6 @@ def describe_certificate(certificate: Mapping[str, Any]) -> str:
 
     Args:
         certificate: As from ssl.SSLSocket.getpeercert().
-
-    Returns:
-        For example 'for localhost, issued by Example CA, valid until ...'.
     """
     subject, issuer = (
         dict(pair for pairs in certificate.get(field, ()) for pair in pairs)
@@ -871,8 +834,8 @@ def untrusted_certificate(sock: ssl.SSLSocket) -> Mapping[str, Any]:
     The ssl module shows a certificate only once it is trusted; the object
     beneath it, from Python 3.10 on, shows any.
     """
-    chain = getattr(sock, '_sslobj', None)
-    chain = getattr(chain, 'get_unverified_chain', tuple)() or ()
+    inner = getattr(sock, '_sslobj', None)
+    chain: Any = getattr(inner, 'get_unverified_chain', tuple)()
     return chain[0].get_info() if chain else {}
 
 
@@ -885,8 +848,8 @@ class Connection:
         final_timeout: Seconds for the reply to the final dot.
         awaited: The commands, masked, whose replies have not been read yet;
             oldest first.
-        heard: The lines of the latest reply as they came; a Reply's are
-            masked.
+        heard: The lines of the latest reply as they came; those of a Reply
+            are masked.
     """
 
     def __init__(self, sock: socket.socket, transcript: Transcript,
@@ -922,25 +885,42 @@ class Connection:
         address = str(self._socket.getsockname()[0]).split('%')[0]
         return f'[IPv6:{address}]' if ':' in address else f'[{address}]'
 
+    # When it breaks
+
+    def _lost(self, what: str) -> SMTPServerDisconnected:
+        """Make the error for a connection that is of no use any more."""
+        command = self.awaited[0] if self.awaited else ''
+        return SMTPServerDisconnected(
+            f'{what} after {command}.' if command else f'{what}.',
+            command=command)
+
+    def _broken(self, error: OSError) -> SMTPException:
+        """Make the error for what the operating system or TLS reports."""
+        if isinstance(error, socket.timeout):
+            return self._lost('the server fell silent')
+        if isinstance(error, ssl.SSLError) \
+                and not isinstance(error, ssl.SSLEOFError):
+            return SMTPProtocolError(
+                f'the encryption was disturbed: {error.reason or error}.')
+        return self._lost(f'the connection was lost ({error.strerror})')
+
+    def _wait_until(self, deadline: float) -> None:
+        """Let the next operation of the socket end at a deadline, or NOW."""
+        self._socket.settimeout(
+            0 if deadline == NOW else max(0.001, deadline - time.monotonic()))
+
     # Receiving
 
     def _receive(self, deadline: float) -> None:
-        """Wait for octets from the server and add them to the buffer.
-
-        Args:
-            deadline: When to give up, in seconds of time.monotonic(); NOW
-                takes only what has come already.
+        """Add to the buffer what the server sends next.
 
         Raises:
-            BlockingIOError: Nothing has come yet; also SSLWantReadError.
-            SMTPServerDisconnected: The server hung up, or was silent.
-            SMTPProtocolError: What came is not TLS although it should be.
+            BlockingIOError: NOW is the deadline, and nothing has come yet;
+                SSLWantReadError means the same.
         """
         try:
-            self._socket.settimeout(self._left(deadline))
+            self._wait_until(deadline)
             octets = self._socket.recv(MAX_REPLY_LINE)
-        except socket.timeout:
-            raise self._lost('the server did not answer in time') from None
         except (BlockingIOError, ssl.SSLWantReadError):
             raise
         except OSError as error:
@@ -948,26 +928,6 @@ class Connection:
         if not octets:
             raise self._lost('the server closed the connection')
         self._received += octets
-
-    def _left(self, deadline: float) -> float:
-        """Return the seconds until a deadline, as sockets want them."""
-        if deadline == NOW:
-            return 0
-        return max(0.001, deadline - time.monotonic())
-
-    def _lost(self, what: str) -> SMTPServerDisconnected:
-        """Make the error for a connection that is of no use any more."""
-        command = self.awaited[0] if self.awaited else ''
-        after = f' after {command}' if command else ''
-        return SMTPServerDisconnected(f'{what}{after}.', command=command)
-
-    def _broken(self, error: OSError) -> SMTPException:
-        """Make the error for what the operating system or TLS reports."""
-        if isinstance(error, ssl.SSLError) \
-                and not isinstance(error, ssl.SSLEOFError):
-            return SMTPProtocolError(
-                f'the encryption was disturbed: {error.reason or error}.')
-        return self._lost(f'the connection was lost ({error.strerror})')
 
     def read_line(self, deadline: float) -> str:
         """Read one line, up to its CRLF, and take it out of the buffer.
@@ -986,17 +946,17 @@ class Connection:
                 and len(self._received) <= MAX_REPLY_LINE:
             self._receive(deadline)
         octets, _, rest = self._received.partition(b'\n')
+        line = octets.decode('utf-8', 'backslashreplace')
         if len(octets) > MAX_REPLY_LINE:
             raise SMTPProtocolError('the server sent a line without end.')
-        if octets.find(b'\r') != len(octets) - 1:
-            line = octets.decode('utf-8', 'backslashreplace')
+        if line.find('\r') != len(line) - 1:
             raise SMTPProtocolError('the server sent a line that does not end '
-                                    f'in CRLF: {self._cut(line)}')
+                                    f'in CRLF: {self._beginning(line)}')
         self._received = rest
-        return octets[:-1].decode('utf-8', 'backslashreplace')
+        return line[:-1]
 
-    def _cut(self, line: str) -> str:
-        """Return the beginning of what a server said, fit for an error."""
+    def _beginning(self, line: str) -> str:
+        """Return so much of what a server said as fits into an error."""
         return self.transcript.hide(line)[:200]
 
     def read_reply(self, *expected: int,
@@ -1011,7 +971,7 @@ class Connection:
             seconds: For the whole reply to arrive; None: self.timeout.
 
         Returns:
-            The reply to the oldest awaited command.
+            The reply to the oldest awaited command, secrets masked.
 
         Raises:
             SMTPServerDisconnected: It did not come, or not in time.
@@ -1019,28 +979,29 @@ class Connection:
                 that was not expected.
             SMTPResponseException: It refuses, or is a 421.
         """
-        started = time.monotonic()
-        deadline = started + (seconds or self.timeout)
+        began = time.monotonic()
         codes: set[str] = set()
-        texts: list[str] = []
-        heard = self.heard = []
+        masked: list[str] = []
+        self.heard = []
         octets, more = 0, '-'
         while more == '-':
-            line = self.read_line(deadline)
+            line = self.read_line(began + (seconds or self.timeout))
             found = REPLY_LINE.fullmatch(line)
             codes.add(line[:3])
             octets += len(line)
             if not found or len(codes) > 1:
+                self.transcript.server(self.transcript.hide(line))
                 raise SMTPProtocolError('the server does not speak SMTP; it '
-                                        f'said: {self._cut(line)}')
-            if len(texts) == MAX_REPLY_LINES or octets > MAX_REPLY:
+                                        f'said: {self._beginning(line)}')
+            if len(masked) == MAX_REPLY_LINES or octets > MAX_REPLY:
                 raise SMTPProtocolError('the server sent an endless reply.')
-            heard.append(found[3] or '')
-            text, more = self.transcript.hide(heard[-1]), found[2]
-            elapsed = time.monotonic() - started if more != '-' else None
-            self.transcript.server(f'{line[:4]}{text}', elapsed)
-            texts.append(text)
-        reply = Reply(int(line[:3]), tuple(texts))
+            text, more = found[3] or '', found[2]
+            self.heard.append(text)
+            masked.append(self.transcript.hide(text))
+            self.transcript.server(
+                line[:4] + masked[-1],
+                time.monotonic() - began if more != '-' else 0)
+        reply = Reply(int(line[:3]), tuple(masked))
         self.transcript.explain_reply(reply)
         command = self.awaited.popleft()
         if reply.code == NOT_AVAILABLE \
@@ -1048,18 +1009,11 @@ class Connection:
             raise refusal(command, reply)
         return reply
 
-    # Sending
-
     def has_unread(self) -> bool:
-        """Tell, without waiting, whether the server has said more.
-
-        Raises:
-            SMTPServerDisconnected: It has hung up.
-            SMTPProtocolError: What came is not TLS although it should be.
-        """
+        """Tell, without waiting, whether the server has said more."""
         if not self._received:
             try:
-                self._receive(deadline=NOW)
+                self._receive(NOW)
             except (BlockingIOError, ssl.SSLWantReadError):
                 return False
         return True
@@ -1084,35 +1038,30 @@ class Connection:
         raise SMTPProtocolError('the server spoke without being asked.',
                                 reply=reply)
 
+    # Sending
+
     def send_octets(self, octets: bytes) -> None:
         """Send octets as they are, with a deadline for each block of them.
-
-        Args:
-            octets: As many as you like.
 
         Raises:
             SMTPServerDisconnected: They could not be sent.
             SMTPResponseException: The server refused to read on.
-            SMTPProtocolError: The server spoke without being asked.
         """
         rest = memoryview(octets)
         try:
             while rest:
-                block = rest[:BLOCK]
-                rest = rest[BLOCK:]
+                block, rest = rest[:BLOCK], rest[BLOCK:]
                 deadline = time.monotonic() + self.timeout
                 while block:
-                    self._socket.settimeout(self._left(deadline))
+                    self._wait_until(deadline)
                     block = block[self._socket.send(block):]
-        except socket.timeout:
-            raise self._lost('the server did not take what we sent') from None
         except OSError as error:
-            if not self.awaited:
+            if not self.awaited and not isinstance(error, socket.timeout):
                 self.refuse_unasked()       # its last words may say why
             raise self._broken(error) from None
 
     def send_lines(self, lines: Sequence[str], shown: str = '') -> None:
-        """Send lines together; all of them await a reply.
+        """Send lines together; each of them awaits a reply.
 
         Args:
             lines: Lines without their CRLF.
@@ -1121,9 +1070,6 @@ class Connection:
         Raises:
             SMTPMessageError: A line would be read as more than one line.
             SMTPStopped: The user does not want them sent.
-            SMTPServerDisconnected: They could not be sent.
-            SMTPResponseException: The server refused to go on.
-            SMTPProtocolError: The server spoke without being asked.
         """
         for line in lines:
             if re.search('[\r\n\0]', line):
@@ -1181,30 +1127,26 @@ class Connection:
             do_handshake_on_connect=False)
         self._socket = sock
         try:
-            sock.settimeout(self.timeout)
+            self._wait_until(time.monotonic() + self.timeout)
             sock.do_handshake()
         except ssl.SSLCertVerificationError as error:
             problem = TLS_PROBLEMS.get(error.verify_code, 'cannot be trusted')
             shown = describe_certificate(untrusted_certificate(sock))
             raise SMTPProtocolError(
-                f'the certificate of {host} {problem}.\nIt is {shown}.',
-                command='TLS', advice=(
+                f'the certificate of {host} {problem}.',
+                details=[f'It is {shown}.'], command='TLS', advice=(
                     'Nothing secret was sent: somebody may be listening in, '
                     'as some antivirus programs do.\nCheck the name of the '
                     'server. An authority of your own goes in with --ca-file.'
                 )) from None
-        except socket.timeout:
-            raise self._lost('the TLS handshake took too long') from None
-        except ssl.SSLError as error:
-            if isinstance(error, ssl.SSLEOFError):
-                raise self._lost('the TLS handshake was cut short') from None
-            raise SMTPProtocolError(
-                f'no TLS came about with {host}: '
-                f'{error.reason or error.strerror}.', command='TLS',
-                advice=TLS_ADVICE.get(error.reason or '', '')) from None
         except OSError as error:
-            raise self._lost('the TLS handshake was cut short '
-                             f'({error.strerror})') from None
+            if not isinstance(error, ssl.SSLError) \
+                    or isinstance(error, ssl.SSLEOFError):
+                raise self._broken(error) from None
+            raise SMTPProtocolError(
+                f'no TLS came about with {host}: {error.reason or error}.',
+                command='TLS',
+                advice=TLS_ADVICE.get(error.reason or '', '')) from None
         cipher = sock.cipher()
         self.transcript.note(
             f'TLS begins: {sock.version()}, {cipher[0] if cipher else "?"}')
@@ -1226,7 +1168,6 @@ class Connection:
 LABEL = r'[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?'
 DOMAIN = re.compile(rf'{LABEL}(?:\.{LABEL})*')
 
-
 Function = TypeVar('Function', bound=Callable[..., Any])
 
 
@@ -1240,7 +1181,7 @@ def step(name: str) -> Callable[[Function], Function]:
         A decorator for functions whose first argument is the connection.
     """
     def mark(function: Function) -> Function:
-        """Return the function with its beginning and end made known."""
+        """Return the function, with its beginning and end made known."""
         @functools.wraps(function)
         def watched(connection: Connection, *arguments: Any) -> Any:
             """Run the function."""
@@ -1253,7 +1194,7 @@ def step(name: str) -> Callable[[Function], Function]:
 
 
 def open_socket(host: str, port: int, family: int = 0,
-                timeout: float = REPLY_TIMEOUT) -> socket.socket:
+                timeout: float | None = None) -> socket.socket:
     """Open a TCP connection to the server.
 
     A name may have several addresses; they are tried in order, until one of
@@ -1263,7 +1204,7 @@ def open_socket(host: str, port: int, family: int = 0,
         host: A host name or an IP address.
         port: From 1 to 65535.
         family: socket.AF_INET, socket.AF_INET6, or 0 for both.
-        timeout: Seconds for each address.
+        timeout: Seconds for each address; None: as long as is usual.
 
     Returns:
         The connected socket.
@@ -1271,6 +1212,7 @@ def open_socket(host: str, port: int, family: int = 0,
     Raises:
         SMTPConnectError: There is no such host, or no address answered.
     """
+    timeout = timeout or REPLY_TIMEOUT
     try:
         addresses = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
@@ -1278,13 +1220,15 @@ def open_socket(host: str, port: int, family: int = 0,
         raise SMTPConnectError(
             f'the name {host} could not be looked up now.' if later
             else f'there is no host named {host}.',
+            advice='Wait: or is this computer offline?' if later
+            else 'Your turn: look for a typing error in --server.',
             exit_code=EXIT_TRY_LATER if later else EXIT_NO_HOST) from None
-    failures = []
-    for number, (kind, _, _, _, address) in enumerate(addresses, 1):
+    failures: list[str] = []
+    for kind, _, _, _, address in addresses:
+        last = len(failures) + 1 == len(addresses)
         sock = socket.socket(kind, socket.SOCK_STREAM)
-        others = number < len(addresses)
-        sock.settimeout(min(timeout, NEXT_ADDRESS_TIMEOUT) if others
-                        else timeout)
+        sock.settimeout(timeout if last
+                        else min(timeout, NEXT_ADDRESS_TIMEOUT))
         try:
             sock.connect(address)
             # Without this, EHLO would wait for the server to acknowledge the
@@ -1293,9 +1237,14 @@ def open_socket(host: str, port: int, family: int = 0,
             return sock
         except OSError as error:
             sock.close()
-            failures.append(f'  {address[0]}: {error.strerror or error}')
-    raise SMTPConnectError('\n'.join(
-        [f'no connection to {host}, port {port}:', *failures]))
+            failures.append(f'{address[0]}: {error.strerror or error}')
+        except BaseException:
+            sock.close()
+            raise
+    raise SMTPConnectError(
+        f'no connection to {host}, port {port}.', details=failures,
+        advice='Your turn: check server and port, and your network. Many '
+        'networks block port 25,\nsome 587 too; then --port 465 may work.')
 
 
 @step('connect')
@@ -1307,26 +1256,22 @@ def read_greeting(connection: Connection) -> None:
 
     S: 220 smtp.office365.com Microsoft ESMTP MAIL Service ready
 
-    Args:
-        connection: To the server.
-
     Raises:
         SMTPResponseException: The server wants no session.
-        SMTPProtocolError: This is no mail server.
-        SMTPServerDisconnected: No greeting came.
     """
-    connection.read_reply(SERVICE_READY)
+    try:
+        connection.read_reply(SERVICE_READY)
+    except SMTPServerDisconnected as error:
+        error.advice = ('Your turn: a server that says nothing may wait for '
+                        'TLS (--tls implicit, port 465).\n' + error.advice)
+        raise
 
 
 def own_name(connection: Connection) -> str:
     """Find a name for EHLO that every server must accept.
 
-    Args:
-        connection: To the server.
-
-    Returns:
-        The name of this host if it is a full one; else our IP address as a
-        literal, such as '[192.0.2.7]' (RFC 5321 section 4.1.4).
+    This is the name of this host if it is a full one; else our IP address as
+    a literal, such as '[192.0.2.7]' (RFC 5321 section 4.1.4).
     """
     name = SMTP_DOMAINNAME or socket.gethostname()
     if '.' in name and DOMAIN.fullmatch(name):
@@ -1335,7 +1280,7 @@ def own_name(connection: Connection) -> str:
 
 
 def read_extensions(lines: Sequence[str]) -> dict[str, str]:
-    """Read what the server offers out of its reply to EHLO."""
+    """Read what the server offers out of the lines of its reply to EHLO."""
     extensions: dict[str, str] = {}
     for line in filter(str.isascii, lines[1:]):     # [0] only says hello
         # 'AUTH=LOGIN' is how servers wrote it before there was a standard.
@@ -1362,15 +1307,13 @@ def say_hello(connection: Connection, name: str | None = None,
     Args:
         connection: To the server.
         name: Our host's name or address literal; None: found out.
-        before: What the server offered the first time.
+        before: What the server offered before TLS began.
 
     Returns:
         The parameters of each extension that is offered.
 
     Raises:
         SMTPResponseException: The server does not know EHLO or our name.
-        SMTPProtocolError: The reply is no reply to EHLO.
-        SMTPServerDisconnected: No reply came.
     """
     connection.send_command(f'EHLO {name or own_name(connection)}', COMPLETED)
     extensions = read_extensions(connection.heard)
@@ -1402,11 +1345,12 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
             context.load_default_certs()
         else:
             context.load_verify_locations(ca_file)
-    except OSError as error:
-        missing = error.strerror if not isinstance(error, ssl.SSLError) \
-            else 'it holds no certificate in PEM form'
+    except (OSError, ValueError) as error:
+        reason = 'it holds no certificate in PEM form' \
+            if isinstance(error, ssl.SSLError) \
+            else getattr(error, 'strerror', None) or error
         raise SMTPConfigurationError(
-            f'cannot read the authorities in {ca_file}: {missing}.',
+            f'cannot read the authorities in {ca_file}: {reason}.',
             exit_code=EXIT_NO_INPUT) from None
     return context
 
@@ -1423,10 +1367,6 @@ def begin_tls(connection: Connection, context: ssl.SSLContext,
         connection: To the server.
         context: Says which certificates are trusted.
         host: The name that the certificate must carry.
-
-    Raises:
-        SMTPProtocolError: TLS failed.
-        SMTPServerDisconnected: The handshake did not come to its end.
     """
     connection.encrypt(context, host)
 
@@ -1450,17 +1390,15 @@ def start_tls(connection: Connection, extensions: Extensions,
 
     Raises:
         SMTPNotSupportedError: STARTTLS is not offered.
-        SMTPResponseException: The server refuses.
         SMTPProtocolError: More came than the 220, or TLS failed.
-        SMTPServerDisconnected: No reply or handshake came.
     """
     if 'STARTTLS' not in extensions:
         raise SMTPNotSupportedError(
             f'{host} does not offer encryption (STARTTLS) here, so nothing '
             'secret was sent to it.', command='STARTTLS', advice=(
-                'Use the port for submission (587, or 465 with --tls '
-                'implicit). If the server does offer STARTTLS elsewhere,\n'
-                'somebody on the way may be removing it.'))
+                'Your turn: use the port for submission (587, or 465). If the '
+                'server does offer STARTTLS\nelsewhere, somebody on the way '
+                'may be taking it out.'))
     connection.send_command('STARTTLS', SERVICE_READY)
     if connection.has_unread():
         # Once TLS has begun, this would pass for words of the server.
@@ -1482,7 +1420,7 @@ def start_tls(connection: Connection, extensions: Extensions,
 
 def begin_login(connection: Connection, mechanism: str, response: str,
                 *expected: int, shown: str = '') -> Reply:
-    """Begin a mechanism, with its first response on the same line if it fits.
+    """Begin a mechanism, its first response on the same line if that fits.
 
     Args:
         connection: To the server, encrypted.
@@ -1493,11 +1431,6 @@ def begin_login(connection: Connection, mechanism: str, response: str,
 
     Returns:
         The reply to the response.
-
-    Raises:
-        SMTPResponseException: The server refuses.
-        SMTPProtocolError: The reply is no reply to AUTH.
-        SMTPServerDisconnected: No reply came.
     """
     command = f'AUTH {mechanism}'
     line = f'{command} {response}'
@@ -1519,18 +1452,8 @@ def auth_login(connection: Connection, user: str, password: str) -> Reply:
     C: ********
     S: 235 2.7.0 Authentication successful
 
-    Args:
-        connection: To the server, encrypted.
-        user: The user name.
-        password: The password.
-
     Returns:
         The reply to the password.
-
-    Raises:
-        SMTPResponseException: The server refuses.
-        SMTPProtocolError: It answers with something else.
-        SMTPServerDisconnected: No reply came.
     """
     name = to_base64(user)
     try:
@@ -1551,18 +1474,8 @@ def auth_plain(connection: Connection, user: str, password: str) -> Reply:
     C: AUTH PLAIN ********
     S: 235 2.7.0 Authentication successful
 
-    Args:
-        connection: To the server, encrypted.
-        user: The user name.
-        password: The password.
-
     Returns:
         The reply to both.
-
-    Raises:
-        SMTPResponseException: The server refuses.
-        SMTPProtocolError: It answers with something else.
-        SMTPServerDisconnected: No reply came.
     """
     return begin_login(connection, 'PLAIN',
                        to_base64(f'\0{user}\0{password}'), shown=MASK)
@@ -1571,29 +1484,19 @@ def auth_plain(connection: Connection, user: str, password: str) -> Reply:
 def auth_xoauth2(connection: Connection, user: str, token: str) -> Reply:
     """Log in by XOAUTH2: a token in place of the password.
 
-    The token comes from the provider's own login page or program, holds for
-    an hour or so, and allows no more than to send mail. Google made the
-    mechanism up, and Microsoft took it over.
+    The token comes from the provider's own login page, holds for an hour or
+    so, and allows no more than to send mail. Google made the mechanism up,
+    and Microsoft took it over. If the token is no good, the server says why
+    in a challenge, and wants an empty line before it refuses.
 
     C: AUTH XOAUTH2 ********
     S: 235 2.7.0 Authentication successful
-
-    If the token is no good, the server says why in a challenge, and wants an
-    empty line before it refuses.
-
-    Args:
-        connection: To the server, encrypted.
-        user: The user name, which is a mail address.
-        token: The access token (RFC 6750).
 
     Returns:
         The reply to the token.
 
     Raises:
-        SMTPAuthenticationError: The token was refused, with a reason.
-        SMTPResponseException: The server refuses.
-        SMTPProtocolError: It answers with something else.
-        SMTPServerDisconnected: No reply came.
+        SMTPAuthenticationError: The token was refused, and why.
     """
     response = to_base64(f'user={user}\1auth=Bearer {token}\1\1')
     reply = begin_login(connection, 'XOAUTH2', response, shown=MASK)
@@ -1604,12 +1507,13 @@ def auth_xoauth2(connection: Connection, user: str, token: str) -> Reply:
     if reply.code < 500:
         return reply
     raise SMTPAuthenticationError(
-        f'the server refused the access token of {user}, and says: {reason}',
-        command='AUTH XOAUTH2', reply=reply,
-        advice='Get a new token: they expire within hours. It must be for '
-        'this very user, and for the\nscope that sends mail (Office 365: '
-        'https://outlook.office.com/SMTP.Send). An administrator\nmust allow '
-        'authenticated SMTP for the mailbox.')
+        f'the server refused the access token of {user}, and says: '
+        + reason[:MAX_SHOWN_REPLY], command='AUTH XOAUTH2', reply=reply,
+        advice=f'{YOU}: get a new token, for they expire within hours. It '
+        'must be for this very user, and for\nthe scope that sends mail '
+        '(Office 365: https://outlook.office.com/SMTP.Send).\nIf it is, '
+        'authenticated SMTP may be off for the mailbox: ask your '
+        'administrator.')
 
 
 MECHANISMS: dict[str, Callable[[Connection, str, str], Reply]] = {
@@ -1637,12 +1541,12 @@ def choose_mechanism(extensions: Extensions, wanted: str) -> str:
     for mechanism in (AUTOMATIC if wanted == 'auto' else [wanted.upper()]):
         if mechanism in offered:
             return mechanism
-    what = 'any login that smtp.py knows' if wanted == 'auto' \
+    what = 'any login by password that smtp.py knows' if wanted == 'auto' \
         else f'login by {wanted.upper()}'
     raise SMTPNotSupportedError(
         f'the server does not offer {what}.', command='AUTH',
-        advice=f'It offers: {" ".join(offered) or "no login at all"}. See '
-        '--auth; a server that wants no login takes --auth none.')
+        advice=f'{YOU}: it offers {" ".join(offered) or "no login at all"}. '
+        'See --auth; a server that wants no login takes --auth none.')
 
 
 @step('auth')
@@ -1667,11 +1571,13 @@ def log_in(connection: Connection, extensions: Extensions, user: str,
 
     Raises:
         SMTPNotSupportedError: The mechanism is not offered.
+        SMTPConfigurationError: The password is empty.
         SMTPAuthenticationError: The login was refused.
         SMTPProtocolError: The server does not keep to the dialogue.
-        SMTPServerDisconnected: No reply came.
     """
     mechanism = choose_mechanism(extensions, wanted)
+    if not password:
+        raise SMTPConfigurationError('the password is empty.')
     try:
         reply = MECHANISMS[mechanism](connection, user, password)
         if reply.code == CHALLENGE:
@@ -1707,19 +1613,16 @@ def log_in(connection: Connection, extensions: Extensions, user: str,
 # at which the server takes over the duty to deliver.
 # ---------------------------------------------------------------------------
 
-def dot_stuff(chunk: bytes) -> bytes:
-    """Double a dot that begins a line (RFC 5321 section 4.5.2).
+
+def dot_stuff(lines: bytes) -> bytes:
+    """Double each dot that begins a line (RFC 5321 section 4.5.2).
 
     Otherwise a line of one dot in a text would end the message. The server
     takes the second dot away again.
-
-    Args:
-        chunk: Whole lines.
-
-    Returns:
-        The same lines, b'..' in place of each b'.' at the start of a line.
     """
-    stuffed = chunk.replace(b'\n.', b'\n..')
+    if b'.' not in lines:       # so it is with base64: look no further
+        return lines
+    stuffed = lines.replace(b'\n.', b'\n..')
     return b'.' + stuffed if stuffed.startswith(b'.') else stuffed
 
 
@@ -1736,33 +1639,27 @@ class Piece:
         self.size = len(octets)
 
     def chunks(self) -> Iterator[bytes]:
-        """Go through the lines.
-
-        Yields:
-            Whole lines, not too many at a time.
-        """
+        """Yield whole lines, not too many at a time."""
         start = 0
         while start < self.size:
             end = self.octets.find(b'\n', start + BLOCK) + 1 or self.size
             yield self.octets[start:end]
             start = end
 
-    def outline(self, head: int = 20, tail: int = 3) -> list[str]:
-        """Say what a transcript shows of the lines.
+    def outline(self, head: int = 20, tail: int = 3) -> Iterator[str]:
+        """Yield what a transcript shows: the first and the last lines.
 
         Args:
             head: How many at the start, after the header fields.
             tail: How many at the end.
-
-        Returns:
-            Lines as they are sent; what is left out is counted.
         """
-        lines = dot_stuff(self.octets).decode().split(CRLF)[:-1]
+        lines = dot_stuff(self.octets).decode(
+            'utf-8', 'backslashreplace').split(CRLF)[:-1]
         start = head + (lines.index('') if '' in lines else 0)
         left_out = len(lines) - start - tail
         if left_out > 1:
             lines[start:-tail] = [f'({left_out:,} more lines)']
-        return lines
+        yield from lines
 
 
 class Message(NamedTuple):
@@ -1792,31 +1689,18 @@ class Message(NamedTuple):
         return sum(piece.size for piece in self.pieces)
 
     def chunks(self) -> Iterator[bytes]:
-        """Go through the message.
-
-        Yields:
-            Whole lines, not too many at a time.
-
-        Raises:
-            SMTPMessageError: An attachment has changed since.
-        """
+        """Yield the whole message, lines by lines."""
         for piece in self.pieces:
             yield from piece.chunks()
 
-
-WELCOME = {
-    'MAIL': (COMPLETED,),
-    'RCPT': (COMPLETED, WILL_FORWARD),
-    'DATA': (START_MAIL_INPUT,),
-}
+    def outline(self) -> Iterator[str]:
+        """Yield what a transcript shows of it."""
+        for piece in self.pieces:
+            yield from piece.outline()
 
 
 def mail_command(extensions: Extensions, message: Message) -> str:
     """Write the MAIL command, with the parameters that the server takes.
-
-    Args:
-        extensions: What the server offers.
-        message: To be sent.
 
     Returns:
         For example 'MAIL FROM:<alice@example.com> SIZE=431'.
@@ -1833,19 +1717,19 @@ def mail_command(extensions: Extensions, message: Message) -> str:
             raise SMTPMessageError(
                 f'the message has {message.size:,} octets, and the server '
                 f'takes no more than {int(limit):,}.', command='MAIL',
-                advice='Attachments grow by 37 % on their way: send fewer, '
-                'or a link.')
+                advice=f'{YOU}: attachments grow by 37 % on their way: send '
+                'fewer, or a link.')
     if message.needs_smtputf8 and 'SMTPUTF8' not in extensions:
         raise SMTPNotSupportedError(
             'an address or a header field has letters beyond ASCII, and the '
             'server does not offer SMTPUTF8.', command='MAIL',
-            advice='Use an address in plain letters; write header fields in '
-            'encoded-words.')
+            advice=f'{YOU}: use an address in plain letters; write header '
+            'fields in encoded-words.')
     if message.needs_8bitmime and '8BITMIME' not in extensions:
         raise SMTPNotSupportedError(
             'the message has octets beyond ASCII in its body, and the server '
-            'does not offer 8BITMIME.', command='MAIL',
-            advice='Let your mail program write it in quoted-printable.')
+            'does not offer 8BITMIME.', command='MAIL', advice=f'{YOU}: let '
+            'your mail program write it in quoted-printable.')
     if message.needs_8bitmime or message.needs_smtputf8:
         command += ' BODY=8BITMIME'                         # RFC 6152
     if message.needs_smtputf8:
@@ -1857,29 +1741,31 @@ def recipients_refused(refused: Mapping[str, Reply]) -> SMTPException:
     """Make the error for recipients that the server does not take.
 
     Args:
-        refused: The reply to each RCPT command that was refused.
-
-    Returns:
-        The error, which lists them all.
+        refused: The reply to each address that was refused.
     """
     codes = [exit_code_of(reply, EXIT_NO_RECIPIENT)
              for reply in refused.values()]
     weight = [EXIT_TRY_LATER, EXIT_NO_PERMISSION, EXIT_NO_RECIPIENT]
-    answers = [f'  {command[9:-1]}: {reply}'
-               for command, reply in refused.items()]
+    first, reply = next(iter(refused.items()))
     error = SMTPRecipientsRefused(
-        '\n'.join(['the server refused these recipients, so the message went '
-                   'to nobody:', *answers]),
-        command=next(iter(refused)), exit_code=max(codes, key=weight.index),
-        advice=advise(next(iter(refused.values()))))
-    error.refused = {command[9:-1]: reply
-                     for command, reply in refused.items()}
-    error.reply = next(iter(refused.values()))
+        f'the server refused {first}, so the message went to nobody.',
+        command=f'RCPT TO:<{first}>', reply=reply, advice=advise(reply),
+        exit_code=max(codes, key=weight.index),
+        details=[f'{address}: {" ".join(str(answer).split())}'
+                 for address, answer in list(refused.items())[1:]])
+    error.refused = refused
     return error
 
 
+WELCOME = {
+    'MAIL': (COMPLETED,),
+    'RCPT': (COMPLETED, WILL_FORWARD),
+    'DATA': (START_MAIL_INPUT,),
+}
+
+
 @step('rcpt')
-def give_envelope(connection: Connection, extensions: Extensions,
+def send_envelope(connection: Connection, extensions: Extensions,
                   message: Message) -> None:
     """Say from whom and to whom the mail goes, and that the message follows.
 
@@ -1903,85 +1789,37 @@ def give_envelope(connection: Connection, extensions: Extensions,
         SMTPResponseException: The sender or DATA was refused.
         SMTPMessageError: The message is too large for the server.
         SMTPNotSupportedError: It needs an extension that is not offered.
-        SMTPProtocolError: A reply does not fit its command.
-        SMTPServerDisconnected: A reply did not come.
     """
     commands = [mail_command(extensions, message),
                 *(f'RCPT TO:<{address}>' for address in message.recipients),
                 'DATA']
     stop = {'mail': 1, 'rcpt': -1}.get(connection.transcript.quit_after)
-    commands = commands[:stop]
     size = MAX_GROUP if 'PIPELINING' in extensions else 1
+    replies: dict[str, Reply] = {}
     wrong: dict[str, Reply] = {}
-    for start in range(0, len(commands), size):
-        group = commands[start:start + size]
+    for start in range(0, len(commands[:stop]), size):
+        group = commands[:stop][start:start + size]
         if wrong and group[-1] == 'DATA':
             group.pop()
-        if not group or 'MAIL' in (command[:4] for command in wrong):
+        if not group or commands[0] in wrong:
             break
         connection.send_lines(group)
-        replies = {command: connection.read_reply() for command in group}
-        wrong.update((command, reply) for command, reply in replies.items()
-                     if reply.code not in WELCOME[command[:4]])
+        for command in group:
+            reply = replies[command] = connection.read_reply()
+            if reply.code not in WELCOME[command[:4]]:
+                wrong[command] = reply
     if not wrong:
         connection.transcript.reached('mail')
         return
     if 'DATA' in replies and 'DATA' not in wrong:
         connection.close()      # "go on", but not to all: no dot, no message
-    wrong_recipients = {command: reply for command, reply in wrong.items()
-                        if command[:4] == 'RCPT' and reply.code >= 400}
+    refused = {command[len('RCPT TO:<'):-1]: reply
+               for command, reply in wrong.items()
+               if command.startswith('RCPT') and reply.code >= 400}
     first = next(iter(wrong))
-    if first in wrong_recipients:
-        raise recipients_refused(wrong_recipients)
+    if refused and first.startswith('RCPT') and wrong[first].code >= 400:
+        raise recipients_refused(refused)
     raise refusal(first, wrong[first])
-
-
-@step('message')
-def give_message(connection: Connection, extensions: Extensions,
-                 message: Message) -> Reply:
-    """Send the message, and the dot that ends it.
-
-    Every line goes as it is, save that a dot at its start is doubled; a line
-    with one dot is the end (RFC 5321 section 4.1.1.4).
-
-    C: From: alice@example.com
-    C: (the other header fields, an empty line, the text)
-    C: .
-    S: 250 2.0.0 OK, queued
-
-    Args:
-        connection: To the server, which has just said 354.
-        extensions: What the server offers.
-        message: To be sent.
-
-    Returns:
-        The reply to the final dot, which is 250: sent.
-
-    Raises:
-        SMTPResponseException: The server refused the message.
-        SMTPMessageError: A file changed while it was read.
-        SMTPServerDisconnected: The connection was lost before the dot.
-        SMTPProtocolError: The server spoke before the dot.
-        SMTPDeliveryUnknown: No reply came to the dot, or a strange one.
-    """
-    for piece in message.pieces:
-        connection.transcript.message(piece)
-    ending = ['.', 'QUIT'] if 'PIPELINING' in extensions else ['.']
-    pending, done = b'', 0
-    try:
-        connection.transcript.confirm()
-        for chunk in message.chunks():
-            connection.send_octets(pending)
-            done += len(pending)
-            connection.transcript.progress(done, message.size)
-            pending = dot_stuff(chunk)
-        connection.refuse_unasked()
-    except BaseException:
-        connection.close()      # without the final dot nothing is sent
-        raise
-    finally:
-        connection.transcript.progress(message.size, message.size)
-    return send_final_dot(connection, pending, ending, message.message_id)
 
 
 def send_final_dot(connection: Connection, pending: bytes,
@@ -2014,9 +1852,56 @@ def send_final_dot(connection: Connection, pending: bytes,
     except BaseException as error:
         problem = getattr(error, 'problem', 'interrupted.')
         raise SMTPDeliveryUnknown(
-            f'{problem}\nThe message was complete by then (Message-ID '
-            f'{message_id}).', command='the final dot',
+            problem, details=[f'The message was complete (Message-ID '
+                              f'{message_id}).'], command='the final dot',
             reply=getattr(error, 'reply', None)) from error
+
+
+@step('message')
+def send_message(connection: Connection, extensions: Extensions,
+                 message: Message) -> Reply:
+    """Send the message, and the dot that ends it.
+
+    Every line goes as it is, save that a dot at its start is doubled; a line
+    with one dot is the end (RFC 5321 section 4.1.1.4).
+
+    C: From: alice@example.com
+    C: (the other header fields, an empty line, the text)
+    C: .
+    S: 250 2.0.0 OK, queued
+
+    Args:
+        connection: To the server, which has just said 354.
+        extensions: What the server offers.
+        message: To be sent.
+
+    Returns:
+        The reply to the final dot, which is 250: sent.
+
+    Raises:
+        SMTPResponseException: The server refused the message.
+        SMTPMessageError: A file changed while it was read.
+        SMTPDeliveryUnknown: No reply came to the dot, or a strange one.
+    """
+    transcript = connection.transcript
+    transcript.message(message.outline())
+    pending, done = b'', 0
+    try:
+        transcript.confirm()
+        for chunk in message.chunks():
+            connection.send_octets(pending)
+            done += len(pending)
+            transcript.progress(done, message.size)
+            pending = dot_stuff(chunk)
+        connection.refuse_unasked()
+    except BaseException:
+        connection.close()      # without the final dot nothing is sent
+        raise
+    finally:
+        transcript.progress(message.size, message.size)
+    # Whatever the reply to the dot is, QUIT comes next: one round trip less.
+    ending = ['.', 'QUIT'] if 'PIPELINING' in extensions else ['.']
+    return send_final_dot(connection, pending, ending, message.message_id)
 
 
 def say_goodbye(connection: Connection) -> None:
@@ -2027,9 +1912,6 @@ def say_goodbye(connection: Connection) -> None:
 
     C: QUIT
     S: 221 2.0.0 Service closing transmission channel
-
-    Args:
-        connection: To the server.
     """
     connection.transcript.ask = None
     try:
@@ -2038,7 +1920,7 @@ def say_goodbye(connection: Connection) -> None:
         if connection.awaited[0] == 'QUIT':
             connection.read_reply(
                 seconds=min(QUIT_TIMEOUT, connection.timeout))
-    except (SMTPException, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt):
         pass                    # the verdict on the message stands already
 
 
@@ -2056,8 +1938,8 @@ def say_goodbye(connection: Connection) -> None:
 # stranger's choice. So it is refused wherever it comes from.
 # ---------------------------------------------------------------------------
 
-FIELD_NAME = re.compile(r'[!-9;-~]{1,76}')      # RFC 5322 2.2: no colon
-ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
+FIELD_NAME = re.compile('[!-9;-~]{1,76}')       # RFC 5322 2.2: no colon
+ATOM = r'[^\x00-\x20\x7f()<>\[\]:;@\\,."]+'     # RFC 5322 3.2.3, RFC 6532
 DOT_ATOM = re.compile(rf'{ATOM}(?:\.{ATOM})*')
 
 # Characters that stand for themselves in an encoded-word, RFC 2047 section 5.
@@ -2082,20 +1964,17 @@ def check_text(what: str, text: str) -> str:
         raise SMTPMessageError(
             f'{what} has a character that cannot be sent at position '
             f'{found.start() + 1}: {text[:100]!r}',
-            advice='Line ends, NUL and broken UTF-8 are not sent, since they '
-            'could add header fields or recipients. Take it out.')
+            advice=f'{YOU}: take it out. Line ends, NUL and broken UTF-8 are '
+            'not sent, since they could\nadd header fields or recipients.')
     return text
 
 
 def pack(pieces: Iterable[str], limit: int) -> list[str]:
-    """Join pieces in their order into strings as long as the limit allows.
+    """Join short strings, none of them cut, into as few as the limit allows.
 
     Args:
-        pieces: Short strings that must not be cut.
+        pieces: In their order.
         limit: In characters.
-
-    Returns:
-        The strings.
     """
     packed = ['']
     for piece in pieces:
@@ -2108,14 +1987,8 @@ def pack(pieces: Iterable[str], limit: int) -> list[str]:
 def encoded_words(text: str) -> list[str]:
     """Write text as encoded-words (RFC 2047).
 
-    Each stands for whole characters. Between two of them the space is not
-    part of the text.
-
-    Args:
-        text: For example 'Grüße'.
-
-    Returns:
-        For example ['=?utf-8?q?Gr=C3=BC=C3=9Fe?='].
+    Each stands for whole characters; a space between two of them is not part
+    of the text. 'Grüße' becomes ['=?utf-8?q?Gr=C3=BC=C3=9Fe?='].
     """
     room = ENCODED_WORD - len('=?utf-8?q??=')
     q_forms = [
@@ -2125,7 +1998,7 @@ def encoded_words(text: str) -> list[str]:
         for character in text]
     if sum(map(len, q_forms)) <= 4 * len(text.encode()) // 3 + 4:
         return [f'=?utf-8?q?{word}?=' for word in pack(q_forms, room)]
-    # One character per octet: this lets pack() count octets of UTF-8.
+    # With a character for each octet, pack() counts octets of UTF-8.
     octets = (character.encode().decode('latin-1') for character in text)
     return [f'=?utf-8?b?{to_base64(word.encode("latin-1").decode())}?='
             for word in pack(octets, room * 3 // 4)]
@@ -2134,21 +2007,18 @@ def encoded_words(text: str) -> list[str]:
 def unstructured(text: str) -> list[str]:
     """Write free text, such as a subject, for a header field.
 
-    Args:
-        text: Without line ends.
-
     Returns:
         Words to put a space between. From the first word that needs it to
         the last, they are encoded-words.
     """
+    if not text:
+        return []
     # Split at single spaces; further ones stay with the word behind them.
     words = re.split('(?<! ) ', text)
     foreign = [number for number, word in enumerate(words)
                if not re.fullmatch(' *[!-~]{1,900}', word) or '=?' in word]
-    if text and not foreign:
+    if not foreign:
         return words
-    if not text:
-        return []
     first, last = foreign[0], foreign[-1] + 1
     if words[first].startswith(' '):
         first = max(0, first - 1)
@@ -2156,47 +2026,46 @@ def unstructured(text: str) -> list[str]:
             *words[last:]]
 
 
-def phrase(name: str) -> list[str]:
-    """Write a display name as RFC 5322 section 3.2.5 asks.
+def quote(text: str) -> str:
+    """Write text as a quoted string (RFC 5322 section 3.2.4)."""
+    return '"' + re.sub(r'(["\\])', r'\\\1', text) + '"'
 
-    Args:
-        name: For example 'Bob', 'Dr. Bob' or 'Böb'.
+
+def phrase(name: str) -> list[str]:
+    """Write a display name: as it is, quoted, or encoded (RFC 5322 3.2.5).
 
     Returns:
-        Words to put a space between: as they are, "quoted", or encoded.
+        Words to put a space between.
     """
     words = name.split(' ')
-    if all(re.fullmatch(ATOM, word) and word.isascii() and '=?' not in word
-           and len(word) < ENCODED_WORD for word in words):
+    plain = name.isascii() and '=?' not in name
+    if plain and all(re.fullmatch(ATOM, word) and len(word) < ENCODED_WORD
+                     for word in words):
         return words
-    if re.fullmatch('[ -~]+', name) and '=?' not in name \
-            and len(name) < ENCODED_WORD:
-        return ['"' + re.sub(r'(["\\])', r'\\\1', name) + '"']
+    if plain and name.isprintable() and len(name) < ENCODED_WORD:
+        return [quote(name)]
     return encoded_words(name)
 
 
 def ascii_domain(domain: str) -> str:
     """Write a domain in the letters that DNS knows (RFC 5890).
 
-    Args:
-        domain: For example 'bücher.example'.
-
     Returns:
-        For example 'xn--bcher-kva.example'.
+        For 'bücher.example', 'xn--bcher-kva.example'.
 
     Raises:
         ValueError: It is no domain, or one that not all programs would
             write in the same way.
     """
-    if domain.isascii():
-        encoded = domain
-    else:
+    encoded = domain
+    if not domain.isascii():
         encoded = domain.encode('idna').decode('ascii')
         # The codec follows the standard of 2003, which maps some letters to
         # others; the one of 2008 does not, and has no symbols either.
-        letters = re.fullmatch(r'[\w.-]+', domain) and '_' not in domain
-        if not letters or \
-                encoded.encode().decode('idna') != domain.lower():
+        letters = all(unicodedata.category(character)[0] in 'LMN'
+                      for character in domain if character not in '.-')
+        if not letters or encoded.encode().decode(
+                'idna') != domain.lower():
             raise ValueError('its spelling is ambiguous')
     if not DOMAIN.fullmatch(encoded) \
             or max(map(len, encoded.split('.'))) > MAX_LABEL:
@@ -2205,13 +2074,7 @@ def ascii_domain(domain: str) -> str:
 
 
 def check_literal(literal: str) -> str:
-    """Check an address literal (RFC 5321 section 4.1.3).
-
-    Args:
-        literal: For example '[192.0.2.7]' or '[IPv6:2001:db8::7]'.
-
-    Returns:
-        The literal as it is.
+    """Return an address literal such as '[192.0.2.7]' (RFC 5321 4.1.3).
 
     Raises:
         ValueError: It holds no IP address.
@@ -2237,17 +2100,13 @@ TOKEN = re.compile(r'''
   | (?P<special> [<>@,:;] )
 ''', re.VERBOSE)
 
+Token = tuple[str, str]         # kind and text
+LESS, GREATER = ('special', '<'), ('special', '>')
+COMMA, COLON, SEMICOLON = (('special', mark) for mark in ',:;')
+
 
 def skip_comment(text: str, start: int) -> int:
-    """Find the end of a comment; comments may hold comments.
-
-    Args:
-        text: An address list.
-        start: Where its opening parenthesis stands.
-
-    Returns:
-        The position behind its closing parenthesis; -1 if there is none.
-    """
+    """Find the position behind a comment, which may hold comments; or -1."""
     depth = 0
     for found in re.compile(r'\\.|[()]').finditer(text, start):
         depth += {'(': 1, ')': -1}.get(found[0], 0)
@@ -2256,14 +2115,8 @@ def skip_comment(text: str, start: int) -> int:
     return -1
 
 
-def tokens_of(text: str) -> Iterator[tuple[str, str]]:
-    """Take an address list apart.
-
-    Args:
-        text: For example 'Bob <bob@example.org>, carol@example.com'.
-
-    Yields:
-        Kind and text of each token; spaces are left out.
+def tokens_of(text: str) -> Iterator[Token]:
+    """Take an address list apart; spaces are left out.
 
     Raises:
         ValueError: A quote, a parenthesis or a bracket is not closed.
@@ -2277,43 +2130,26 @@ def tokens_of(text: str) -> Iterator[tuple[str, str]]:
             end = skip_comment(text, position)
         if kind is None or end < 0:
             raise ValueError(f'{text[position]} at position {position + 1} '
-                             'has no counterpart or is out of place')
+                             'has no counterpart, or is out of place')
         if kind != 'space':
             yield kind, text[position:end]
         position = end
 
 
-def unquote(quoted: str) -> str:
-    """Take the quotes and the backslashes off a quoted string."""
-    return re.sub(r'\\(.)', r'\1', quoted[1:-1])
-
-
-Tokens = Sequence['tuple[str, str]']
-
-
-def words_of(tokens: Tokens) -> str:
-    """Read a display name.
-
-    Args:
-        tokens: What stands before the < of a mailbox or the : of a group.
-
-    Returns:
-        The name.
+def name_of(tokens: Sequence[Token]) -> str:
+    """Read the display name before the < of a mailbox or the : of a group.
 
     Raises:
         ValueError: It is none.
     """
     if any(kind not in ('atom', 'quoted') for kind, _ in tokens):
         raise ValueError('a name with special characters needs quotes')
-    return ' '.join(unquote(text) if kind == 'quoted' else text
-                    for kind, text in tokens)
+    return ' '.join(re.sub(r'\\(.)', r'\1', text[1:-1]) if kind == 'quoted'
+                    else text for kind, text in tokens)
 
 
-def address_of(tokens: Tokens) -> str:
+def address_of(tokens: Sequence[Token]) -> str:
     """Check an address, and write it as the envelope wants it.
-
-    Args:
-        tokens: Of one address, such as bob@example.org.
 
     Returns:
         The address, its domain in ASCII.
@@ -2321,16 +2157,16 @@ def address_of(tokens: Tokens) -> str:
     Raises:
         ValueError: It is no address by RFC 5321 section 4.1.2, or too long.
     """
-    kinds = [kind if kind != 'special' else text for kind, text in tokens]
+    kinds = [text if kind == 'special' else kind for kind, text in tokens]
     if kinds[1:] not in (['@', 'atom'], ['@', 'literal']):
         raise ValueError("it is not of the form 'user@host'")
-    local, domain = tokens[0][1], tokens[2][1]
-    if kinds[0] == 'quoted':
-        local = unquote(local)
+    local, domain = name_of(tokens[:1]), tokens[2][1]
+    if not local.isprintable():
+        raise ValueError('the part before @ has a control character')
     if not DOT_ATOM.fullmatch(local):
-        if kinds[0] != 'quoted' or not local.isprintable():
-            raise ValueError('the part before @ is not allowed')
-        local = '"' + re.sub(r'(["\\])', r'\\\1', local) + '"'
+        if kinds[0] != 'quoted':
+            raise ValueError('the part before @ has a dot out of place')
+        local = quote(local)
     domain = check_literal(domain) if kinds[2] == 'literal' \
         else ascii_domain(domain)
     address = f'{local}@{domain}'
@@ -2344,7 +2180,7 @@ class AddressList(NamedTuple):
     """The value of a field such as To.
 
     Attributes:
-        words: The value as words to put a space between.
+        words: The value, as words to put a space between.
         addresses: The addresses in it, as for the envelope.
     """
 
@@ -2352,84 +2188,87 @@ class AddressList(NamedTuple):
     addresses: list[str]
 
 
-def read_mailbox(tokens: Tokens) -> tuple[list[str], str]:
+def read_mailbox(tokens: Sequence[Token]) -> AddressList:
     """Read one mailbox: an address, or a name and an address in < and >.
-
-    Args:
-        tokens: Of the mailbox.
-
-    Returns:
-        Its words for a header field, and its address.
 
     Raises:
         ValueError: It is none.
     """
-    comments = [text[1:-1] for kind, text in tokens if kind == 'comment']
+    comments = [text[1:-1].strip() for kind, text in tokens
+                if kind == 'comment']
     tokens = [token for token in tokens if token[0] != 'comment']
-    if ('special', '<') not in tokens:
+    if LESS not in tokens:
         address = address_of(tokens)
         # bob@example.org (Bob): how names were written before 1982
-        name = comments[0].strip() if comments else ''
+        name = comments[0] if comments else ''
     else:
-        angle = list(tokens).index(('special', '<'))
-        if tokens[-1] != ('special', '>'):
+        angle = tokens.index(LESS)
+        if tokens[-1] != GREATER:
             raise ValueError('there is something behind its >')
         address = address_of(tokens[angle + 1:-1])
-        name = words_of(tokens[:angle])
-    return ([*phrase(name), f'<{address}>'] if name else [address]), address
+        name = name_of(tokens[:angle])
+    words = [*phrase(name), f'<{address}>'] if name else [address]
+    return AddressList(words, [address])
+
+
+def read_addresses(tokens: Iterable[Token]) -> AddressList:
+    """Read a list of mailboxes and groups (RFC 5322 section 3.4).
+
+    Raises:
+        ValueError: Something in it is no address.
+    """
+    words: list[str] = []
+    addresses: list[str] = []
+    mailbox: list[Token] = []
+    in_group = False
+    for token in [*tokens, COMMA]:
+        if token == COLON and not in_group and LESS not in mailbox:
+            words += phrase(name_of(mailbox))
+            words[-1] += ':'
+            mailbox, in_group = [], True
+        elif token not in (COMMA, SEMICOLON):
+            mailbox.append(token)
+        else:
+            if mailbox:
+                found = read_mailbox(mailbox)
+                words += found.words
+                words[-1] += ','
+                addresses += found.addresses
+                mailbox = []
+            if token == SEMICOLON:
+                if not in_group:
+                    raise ValueError('a semicolon ends only a group')
+                words[-1] = words[-1].rstrip(',') + ';,'
+                in_group = False
+    if in_group:
+        raise ValueError('a group ends with a semicolon')
+    if words:
+        words[-1] = words[-1].rstrip(',')
+    return AddressList(words, addresses)
 
 
 def parse_addresses(field: str, text: str) -> AddressList:
-    """Read a list of addresses (RFC 5322 section 3.4).
+    """Read the addresses that a user wrote.
 
     Args:
-        field: The name of the field, for errors.
+        field: Where, for errors: 'To' or the like.
         text: Addresses with commas between them, with or without names and
-            groups ('Friends: bob@example.org, carol@example.com;').
+            groups: 'Bob <bob@example.org>, Friends: carol@example.com;'.
 
     Returns:
-        The list.
+        The list; an empty one for ''.
 
     Raises:
         SMTPMessageError: Something in it is no address.
     """
-    words: list[str] = []
-    addresses: list[str] = []
-    mailbox: list[tuple[str, str]] = []
-    group = False
     try:
-        for token in [*tokens_of(check_text(field, text)), ('special', ',')]:
-            if token == ('special', ':') and not group \
-                    and ('special', '<') not in mailbox:
-                words += phrase(words_of(mailbox))
-                words[-1] += ':'
-                mailbox, group = [], True
-            elif token in (('special', ','), ('special', ';')):
-                ends_group = token[1] == ';'
-                if mailbox:
-                    mailbox_words, address = read_mailbox(mailbox)
-                    words += mailbox_words
-                    words[-1] += ','
-                    addresses.append(address)
-                if ends_group and not group:
-                    raise ValueError('a semicolon ends a group only')
-                if ends_group:
-                    words[-1] = words[-1].rstrip(',') + ';,'
-                    group = False
-                mailbox = []
-            else:
-                mailbox.append(token)
-        if group:
-            raise ValueError('a group ends with a semicolon')
+        return read_addresses(tokens_of(check_text(field, text)))
     except ValueError as error:
-        written = ''.join(part for _, part in mailbox) or text
         raise SMTPMessageError(
-            f'{field}: {written[:100]} is no address: {error}.',
-            advice="Write 'user@host' or 'Name <user@host>', with commas "
-            'between several; a name with a comma needs "quotes".') from None
-    if words:
-        words[-1] = words[-1].rstrip(',')
-    return AddressList(words, addresses)
+            f'{field}: there is something wrong in "{text[:100]}": {error}.',
+            advice=f"{YOU}: write 'user@host' or 'Name <user@host>', with "
+            'commas between several; a name\nwith a comma needs "quotes".'
+        ) from None
 
 
 def fold(name: str, words: Iterable[str]) -> str:
@@ -2437,7 +2276,7 @@ def fold(name: str, words: Iterable[str]) -> str:
 
     Args:
         name: Such as 'Subject'.
-        words: Its value; lines may end between two words.
+        words: Its value; a line may end between two words.
 
     Returns:
         The field with its CRLF.
@@ -2456,6 +2295,23 @@ DAYS = 'Mon Tue Wed Thu Fri Sat Sun'.split()
 MONTHS = 'Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec'.split()
 
 
+def to_local_time(moment: datetime.datetime) -> datetime.datetime:
+    """Move a moment to the local zone.
+
+    If tzlocal does not know the zone, as with TZ=UTC+3, the system's offset
+    from UTC serves as well.
+    """
+    import warnings
+
+    import tzlocal  # reads files: only a run that needs the date waits for it
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')      # tzlocal warns, then guesses
+            return moment.astimezone(tzlocal.get_localzone())
+    except (LookupError, ValueError, OSError, Warning):
+        return moment.astimezone()
+
+
 def get_formatted_date(zone: str | None = None) -> str:
     """Write the current time for the Date field (RFC 5322 section 3.3).
 
@@ -2469,9 +2325,10 @@ def get_formatted_date(zone: str | None = None) -> str:
     Raises:
         SMTPUsageError: There is no zone of that name.
     """
-    # pytz and tzlocal read files; a run that needs no date does not wait.
     now = datetime.datetime.now(datetime.timezone.utc)
-    if zone is not None:
+    if zone is None:
+        now = to_local_time(now)
+    else:
         import pytz
         try:
             now = now.astimezone(pytz.timezone(zone))
@@ -2479,31 +2336,8 @@ def get_formatted_date(zone: str | None = None) -> str:
             raise SMTPUsageError(
                 f'there is no time zone named {zone}.',
                 advice="'smtp.py --timezones' lists the names.") from None
-    else:
-        now = to_local_time(now)
     return (f'{DAYS[now.weekday()]}, {now.day:02} {MONTHS[now.month - 1]} '
             f'{now.year} {now:%H:%M:%S %z}')
-
-
-def to_local_time(moment: datetime.datetime) -> datetime.datetime:
-    """Move a moment to the local zone.
-
-    Args:
-        moment: In any zone.
-
-    Returns:
-        The same moment by the clock of this place; by the system's offset
-        from UTC if the zone is not known, as with TZ=UTC+3.
-    """
-    import warnings
-
-    import tzlocal
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('error')      # tzlocal warns, then guesses
-            return moment.astimezone(tzlocal.get_localzone())
-    except (LookupError, ValueError, OSError, Warning):
-        return moment.astimezone()
 
 
 def print_all_timezones() -> None:
@@ -2524,17 +2358,74 @@ def print_all_timezones() -> None:
 # ---------------------------------------------------------------------------
 
 
-def open_file(path: str) -> BinaryIO:
-    """Open a file to be sent.
+class Part(NamedTuple):
+    """A part of a message: its own header fields, and its content.
+
+    Attributes:
+        fields: The fields, each with its CRLF.
+        pieces: The content.
+    """
+
+    fields: str
+    pieces: list[Piece]
+
+
+def mend_line_ends(text: str) -> str:
+    """Make each CR, LF or CRLF a CRLF, and end the last line with one."""
+    # Each of these is a single pass in C; a regular expression takes longer.
+    text = text.replace(CRLF, '\n').replace('\r', '\n').replace('\n', CRLF)
+    return text if not text or text.endswith(CRLF) else text + CRLF
+
+
+def cut_base64(base64: bytes) -> bytes:
+    """Cut base64 into lines (RFC 2045 section 6.8)."""
+    # One call that cuts all the lines is twice as fast as a loop.
+    whole, rest = divmod(len(base64), BASE64_LINE)
+    lines = struct.unpack(
+        f'{BASE64_LINE}s' * whole + (f'{rest}s' if rest else ''), base64)
+    return CRLF.encode().join((*lines, b''))
+
+
+def text_part(text: str, subtype: str = 'plain') -> Part:
+    """Make a part of text (RFC 2046 section 4.1).
 
     Args:
-        path: Of a regular file: its size is known, and it can be read twice.
+        text: Lines that end in CR, LF or CRLF, which all mean the same.
+        subtype: 'plain' or 'html'.
 
     Returns:
-        The file.
+        The part: as it is if it is ASCII, else in quoted-printable or
+        base64, whichever is shorter.
 
     Raises:
-        SMTPMessageError: It is missing, unreadable, or no regular file.
+        SMTPMessageError: The text is no Unicode text.
+    """
+    text = mend_line_ends(text)
+    try:
+        octets = text.encode()
+    except UnicodeEncodeError as error:
+        raise SMTPMessageError('the text is not UTF-8: broken character at '
+                               f'position {error.start + 1}.') from None
+    encoding, charset = '7bit', 'us-ascii'
+    if not text.isascii() or '\0' in text \
+            or re.search(f'[^\n]{{{MAX_TEXT_LINE + 2}}}', text):
+        charset = 'utf-8'
+        quoted = binascii.b2a_qp(octets)
+        base64 = binascii.b2a_base64(octets, newline=False)
+        if len(quoted) <= len(base64) * (BASE64_LINE + 2) // BASE64_LINE:
+            encoding, octets = 'quoted-printable', quoted
+        else:
+            encoding, octets = 'base64', cut_base64(base64)
+    return Part(
+        fold('Content-Type', [f'text/{subtype};', f'charset={charset}'])
+        + fold('Content-Transfer-Encoding', [encoding]), [Piece(octets)])
+
+
+def open_file(path: str) -> BinaryIO:
+    """Open a regular file: its size is known, and it can be read twice.
+
+    Raises:
+        SMTPMessageError: It is missing, unreadable, or something else.
     """
     try:
         # Looked at before it is opened: a FIFO would wait for a writer.
@@ -2558,7 +2449,7 @@ def file_changed(path: str) -> SMTPMessageError:
     return SMTPMessageError(
         f'{path} changed while it was sent, so the message was not completed.',
         exit_code=EXIT_NO_INPUT,
-        advice='Send it again when nobody writes to the file.')
+        advice=f'{YOU}: send it again when nobody writes to the file.')
 
 
 class Attachment(Piece):
@@ -2571,104 +2462,39 @@ class Attachment(Piece):
     """
 
     def __init__(self, path: str) -> None:
-        """Look at the file, which must be one that can be read.
-
-        Raises:
-            SMTPMessageError: It is missing, or unreadable, or no file, or
-                its name cannot be sent.
-        """
+        """Look at the file, which must be one that can be read."""
         super().__init__(b'')
         self.path = path
         self.name = check_text('the file name', os.path.basename(path))
         with open_file(path) as file:
             self._state = state_of(file)
-        self.file_size = self._state[0]
-        base64_size = (self.file_size + 2) // 3 * 4
+        base64_size = (self._state[0] + 2) // 3 * 4
         lines = -(-base64_size // BASE64_LINE)
         self.size = base64_size + len(CRLF) * lines
 
-    def outline(self, head: int = 0, tail: int = 0) -> list[str]:
-        """Say what a transcript shows of the file."""
-        return [f'({self.name}: {self.file_size:,} octets, '
-                f'{self.size:,} in base64)']
+    def outline(self, head: int = 0, tail: int = 0) -> Iterator[str]:
+        """Yield what a transcript shows of the file."""
+        yield (f'({self.name}: {self._state[0]:,} octets, {self.size:,} in '
+               'base64)')
 
     def chunks(self) -> Iterator[bytes]:
-        """Read the file and write it in base64.
-
-        Yields:
-            Lines of base64, many at a time.
+        """Read the file, and yield lines of base64, many at a time.
 
         Raises:
-            SMTPMessageError: The file has changed since it was looked at.
+            SMTPMessageError: The file has changed since it was looked at;
+                see file_changed.
         """
         octets_per_line = BASE64_LINE // 4 * 3
-        left = self.file_size
+        left = self._state[0]
         with open_file(self.path) as file:
             while left > 0:
                 octets = file.read(min(left, octets_per_line * BASE64_LINES))
-                left -= len(octets)
-                if not octets or left and len(octets) % octets_per_line:
+                if not octets:
                     break
-                base64 = binascii.b2a_base64(octets, newline=False)
-                # One call cuts all the lines: twice as fast as a loop.
-                whole, rest = divmod(len(base64), BASE64_LINE)
-                lines = struct.unpack(
-                    f'{BASE64_LINE}s' * whole + f'{rest}s' * bool(rest),
-                    base64)
-                yield CRLF.encode().join((*lines, b''))
+                left -= len(octets)
+                yield cut_base64(binascii.b2a_base64(octets, newline=False))
             if left or state_of(file) != self._state:
                 raise file_changed(self.path)
-
-
-class Part(NamedTuple):
-    """A part of a message: its own header fields, and its content.
-
-    Attributes:
-        fields: The fields, each with its CRLF.
-        pieces: The content.
-    """
-
-    fields: str
-    pieces: list[Piece]
-
-
-def text_part(text: str, subtype: str = 'plain') -> Part:
-    """Make a part of text (RFC 2046 section 4.1).
-
-    Args:
-        text: Lines that end in CR, LF or CRLF, which all mean the same.
-        subtype: 'plain' or 'html'.
-
-    Returns:
-        The part: as it is if it is ASCII, else in quoted-printable or
-        base64, whichever is shorter.
-
-    Raises:
-        SMTPMessageError: The text is no Unicode text.
-    """
-    text = re.sub('\r\n?|\n', CRLF, text)
-    if text and not text.endswith(CRLF):
-        text += CRLF
-    try:
-        octets = text.encode()
-    except UnicodeEncodeError as error:
-        raise SMTPMessageError(
-            'the text is not UTF-8: broken character at position '
-            f'{error.start + 1}.') from None
-    encoding, charset = '7bit', 'us-ascii'
-    if not text.isascii() or '\0' in text \
-            or re.search(f'[^\n]{{{MAX_TEXT_LINE + 2}}}', text):
-        charset = 'utf-8'
-        quoted = binascii.b2a_qp(octets)
-        base64 = binascii.b2a_base64(octets, newline=False)
-        if len(quoted) <= len(base64) * (BASE64_LINE + 2) // BASE64_LINE:
-            encoding, octets = 'quoted-printable', quoted
-        else:
-            encoding = 'base64'
-            octets = re.sub(b'.{1,76}', rb'\g<0>\r\n', base64)
-    return Part(
-        fold('Content-Type', [f'text/{subtype};', f'charset={charset}'])
-        + fold('Content-Transfer-Encoding', [encoding]), [Piece(octets)])
 
 
 def parameter(name: str, value: str) -> list[str]:
@@ -2694,22 +2520,12 @@ def parameter(name: str, value: str) -> list[str]:
         return [f'{name}*={pieces[0]}']
     words = [f'{name}*{number}*={piece};'
              for number, piece in enumerate(pieces)]
-    return [*words[:-1], words[-1][:-1]]
+    return [*words[:-1], words[-1].rstrip(';')]
 
 
 def attachment_part(path: str) -> Part:
-    """Make a part of a file (RFC 2183).
-
-    Args:
-        path: Of the file.
-
-    Returns:
-        The part, in base64.
-
-    Raises:
-        SMTPMessageError: The file cannot be read.
-    """
-    import mimetypes  # reads files of its own, so not without need
+    """Make a part of a file (RFC 2183)."""
+    import mimetypes  # reads files of its own: not without need
     attachment = Attachment(path)
     kind, packed = mimetypes.guess_type(f'./{attachment.name}')
     if kind is None or packed or kind.startswith(('message/', 'multipart/')):
@@ -2731,21 +2547,21 @@ def multipart(subtype: str, parts: Sequence[Part]) -> Part:
         parts: What to put together.
 
     Returns:
-        One part that holds them all, a boundary between each.
+        One part that holds them all, with a boundary between them.
     """
     pieces = [piece for part in parts for piece in part.pieces]
-    boundary = b''
-    while not boundary or any(boundary in piece.octets for piece in pieces):
+    boundary = ''
+    while not boundary or any(
+            boundary.encode() in piece.octets for piece in pieces):
         # '=_' occurs neither in base64 nor in quoted-printable.
-        boundary = b'=_' + os.urandom(12).hex().encode()
+        boundary = f'=_{os.urandom(12).hex()}'
     content: list[Piece] = []
     for part in parts:
-        content += [Piece(b'--%b\r\n%b\r\n' % (boundary, part.fields.encode())),
-                    *part.pieces, Piece(CRLF.encode())]
-    content.append(Piece(b'--%b--\r\n' % boundary))
+        start = f'--{boundary}{CRLF}{part.fields}{CRLF}'
+        content += [Piece(start.encode()), *part.pieces, Piece(CRLF.encode())]
+    content.append(Piece(f'--{boundary}--{CRLF}'.encode()))
     return Part(fold('Content-Type', [f'multipart/{subtype};',
-                                      f'boundary="{boundary.decode()}"']),
-                content)
+                                      f'boundary="{boundary}"']), content)
 
 
 # ---------------------------------------------------------------------------
@@ -2757,8 +2573,10 @@ def multipart(subtype: str, parts: Sequence[Part]) -> Part:
 # for people to read; Bcc lives in the envelope alone, which is what makes it
 # blind. The size is known before the first octet is sent, so that a server
 # can refuse at once what it will not take.
+#
+# There are two ways to a message: build_message makes one of what a user
+# says, read_message takes one that another program has finished.
 # ---------------------------------------------------------------------------
-
 
 OWN_FIELDS = ('from', 'to', 'cc', 'bcc', 'subject', 'date', 'message-id',
               'mime-version')
@@ -2800,9 +2618,6 @@ def take_addresses(fields: dict[str, Any], name: str) -> AddressList:
 
     Returns:
         Its addresses; none if it is not there.
-
-    Raises:
-        SMTPMessageError: Something in it is no address.
     """
     value = fields.pop(name, '')
     values = [value] if isinstance(value, str) else list(value)
@@ -2810,14 +2625,7 @@ def take_addresses(fields: dict[str, Any], name: str) -> AddressList:
 
 
 def each_once(addresses: Iterable[str]) -> list[str]:
-    """Leave out addresses that occur again.
-
-    Args:
-        addresses: In any order; the domain may be in any case of letters.
-
-    Returns:
-        The others, in their order.
-    """
+    """Leave out addresses that occur again; case counts only before the @."""
     known: dict[tuple[str, str], str] = {}
     for address in addresses:
         local, _, domain = address.rpartition('@')
@@ -2830,9 +2638,6 @@ def make_message_id(sender: str) -> str:
 
     Args:
         sender: An address, whose domain vouches for it.
-
-    Returns:
-        For example '<2f1e0d...@example.com>'.
     """
     return f'<{os.urandom(16).hex()}@{sender.rpartition("@")[2]}>'
 
@@ -2881,14 +2686,14 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     if not to.words and not cc.words:
         to = AddressList(['undisclosed-recipients:;'], [])
     message_id = make_message_id(sender.addresses[0])
+    subject = check_text('Subject', fields.pop('Subject', ''))
+    date = check_text('Date', fields.pop('Date', '') or get_formatted_date())
     header = ''.join([
         fold('From', sender.words),
         fold('To', to.words) if to.words else '',
         fold('Cc', cc.words) if cc.words else '',
-        fold('Subject', unstructured(
-            check_text('Subject', fields.pop('Subject', '')))),
-        fold('Date', [check_text('Date', fields.pop('Date', '')
-                                 or get_formatted_date())]),
+        fold('Subject', unstructured(subject)),
+        fold('Date', [date]),
         fold('Message-ID', [message_id]),
         *(further_fields(*field) for field in fields.items()),
         fold('MIME-Version', ['1.0'])])
@@ -2901,66 +2706,8 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     start = Piece(f'{header}{body.fields}{CRLF}'.encode())
     return Message(sender.addresses[0], recipients, message_id,
                    join_pieces([start, *body.pieces]),
-                   needs_smtputf8=not header.isascii(), bcc=bcc.addresses)
-
-
-class StoredBody(Piece):
-    """The body of a message in a file, read while it is sent."""
-
-    def __init__(self, path: str, file: BinaryIO) -> None:
-        """Look through the file, which stands at the start of the body.
-
-        Raises:
-            SMTPMessageError: There are lines that no server would take.
-        """
-        super().__init__(b'')
-        self.is_ascii = True
-        self._path = path
-        self._file = file
-        self._start = file.tell()
-        self._state = state_of(file)
-        for chunk in self.chunks(complete=False):
-            self.size += len(chunk)
-            self.is_ascii = self.is_ascii and chunk.isascii()
-            check_lines(chunk)
-
-    def chunks(self, complete: bool = True) -> Iterator[bytes]:
-        """Read the body, and mend its line ends.
-
-        Args:
-            complete: Whether the size is known and must be met.
-
-        Yields:
-            Whole lines, many at a time.
-
-        Raises:
-            SMTPMessageError: The file has changed since it was looked at.
-        """
-        self._file.seek(self._start)
-        size = 0
-        while True:
-            octets = self._file.read(BLOCK) + self._file.readline()
-            if not octets:
-                break
-            lines = mend_line_ends(octets)
-            size += len(lines)
-            yield lines
-        if complete and (size, state_of(self._file)) != (self.size,
-                                                         self._state):
-            raise file_changed(self._path)
-
-    def outline(self, head: int = 20, tail: int = 3) -> list[str]:
-        """Say what a transcript shows of the body: its first lines."""
-        first = next(self.chunks(), b'')
-        lines = Piece(first).outline(head, 1)
-        return lines if len(first) == self.size else [
-            *lines, f'({self.size:,} octets in all)']
-
-
-def mend_line_ends(octets: bytes) -> bytes:
-    """Make every CR, LF or CRLF a CRLF, and end the last line with one."""
-    lines = re.sub(b'\r\n?|\n', CRLF.encode(), octets)
-    return lines if lines.endswith(b'\n') else lines + CRLF.encode()
+                   needs_smtputf8=not f'{header}{recipients}'.isascii(),
+                   bcc=bcc.addresses)
 
 
 def check_lines(lines: bytes) -> None:
@@ -2969,23 +2716,70 @@ def check_lines(lines: bytes) -> None:
     Raises:
         SMTPMessageError: A line is too long, or has a NUL.
     """
-    longest = MAX_TEXT_LINE + len(CRLF) - 1
-    if re.search(b'[^\n]{%d}' % (longest + 1), lines):
+    if re.search(b'[^\n]{%d}' % (MAX_TEXT_LINE + len(CRLF)), lines):
         raise SMTPMessageError(
             f'the message has a line of more than {MAX_TEXT_LINE} octets.',
-            advice='Let your mail program write it in quoted-printable or '
-            'base64.')
+            advice=f'{YOU}: let your mail program write it in '
+            'quoted-printable or base64.')
     if b'\0' in lines:
         raise SMTPMessageError(
             'the message has a NUL octet, which mail cannot carry.',
-            advice='Let your mail program write it in base64.')
+            advice=f'{YOU}: let your mail program write it in base64.')
+
+
+class StoredBody(Piece):
+    """The body of a finished message, read from its file while it is sent.
+
+    Attributes:
+        is_ascii: Whether all its octets are.
+    """
+
+    def __init__(self, path: str, file: BinaryIO) -> None:
+        """Look through the file, which stands at the start of the body."""
+        super().__init__(b'')
+        self.is_ascii = True
+        self._path = path
+        self._file = file
+        self._start = file.tell()
+        self._state = state_of(file)
+        for lines in self._read():
+            self.size += len(lines)
+            self.is_ascii = self.is_ascii and lines.isascii()
+            check_lines(lines)
+
+    def _read(self) -> Iterator[bytes]:
+        """Yield the lines of the file, many at a time, their ends mended."""
+        self._file.seek(self._start)
+        while True:
+            octets = self._file.read(BLOCK) + self._file.readline()
+            if not octets:
+                return
+            yield mend_line_ends(octets.decode('latin-1')).encode('latin-1')
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the lines of the body, many at a time.
+
+        Raises:
+            SMTPMessageError: The file has changed since it was looked at;
+                see file_changed.
+        """
+        left = self.size
+        for lines in self._read():
+            left -= len(lines)
+            yield lines
+        if left or state_of(self._file) != self._state:
+            raise file_changed(self._path)
+
+    def outline(self, head: int = 20, tail: int = 0) -> Iterator[str]:
+        """Yield what a transcript shows of the body: its first lines."""
+        first = next(self._read(), b'')
+        yield from Piece(first).outline(head, 1)
+        if len(first) < self.size:
+            yield f'({self.size:,} octets in all)'
 
 
 def read_header(file: BinaryIO) -> list[str]:
     """Read the header of a finished message, up to its empty line.
-
-    Args:
-        file: The message.
 
     Returns:
         Its fields, each with its folded lines and its CRLF; octets that are
@@ -2999,15 +2793,15 @@ def read_header(file: BinaryIO) -> list[str]:
         line = octets.rstrip(b'\r\n').decode('utf-8', 'surrogateescape')
         if not line:
             break
-        if line.startswith((' ', '\t')) and fields:
+        if line.startswith((' ', '\t')) and fields and '\r' not in line:
             fields[-1] += line + CRLF
         elif re.match('[!-9;-~]+[ \t]*:', line) and '\r' not in line:
             fields.append(line + CRLF)
         elif number > 1 or not line.startswith('From '):    # as in a mailbox
             raise SMTPMessageError(
                 f'line {number} is no header field: {line[:80]}',
-                advice='A finished message begins with its header fields, '
-                'and an empty line ends them.')
+                advice=f'{YOU}: a finished message begins with its header '
+                'fields, and an empty line ends them.')
     return fields
 
 
@@ -3037,9 +2831,10 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
         values.setdefault(name.strip().lower(), []).append(
             re.sub('[\r\n\ud800-\udfff]', '', value).strip())
 
-    def addresses(name: str) -> list[str]:
-        return parse_addresses(name, ', '.join(
-            values.get(name.lower(), []))).addresses
+    def addresses(*names: str) -> list[str]:
+        """Return the addresses in the fields of these names."""
+        return [address for name in names for address in parse_addresses(
+            name, ', '.join(values.get(name.lower(), []))).addresses]
 
     # One who passes a message on puts fields of his own above the others.
     resent = 'Resent-' if 'resent-from' in values else ''
@@ -3048,13 +2843,13 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
         senders = addresses(f'{resent}Sender')
     if len(senders) != 1:
         raise SMTPMessageError(f'{path} has no address in From.',
-                               advice='See --from.')
+                               advice=f'{YOU}: see --from.')
     bcc = addresses(f'{resent}Bcc')
-    to = recipients or [*addresses(f'{resent}To'), *addresses(f'{resent}Cc'),
-                        *bcc]
+    to = each_once(recipients or [
+        *addresses(f'{resent}To', f'{resent}Cc'), *bcc])
     if not to:
         raise SMTPMessageError(f'{path} names no recipient.',
-                               advice='See --to.')
+                               advice=f'{YOU}: see --to.')
     header = ''.join(field for field in fields if not re.match(
         '(resent-)?bcc[ \t]*:', field, re.IGNORECASE))
     if 'date' not in values:
@@ -3066,9 +2861,8 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
     check_lines(octets)
     body = StoredBody(path, file)
     return Message(
-        senders[0], each_once(to), message_id, [Piece(octets), body],
-        needs_smtputf8=not octets.isascii()
-        or not ''.join([*senders, *to]).isascii(),
+        senders[0], to, message_id, [Piece(octets), body],
+        needs_smtputf8=not f'{header}{senders}{to}'.isascii(),
         needs_8bitmime=not body.is_ascii, bcc=bcc)
 
 
@@ -3086,7 +2880,7 @@ class Receipt(NamedTuple):
     Attributes:
         reply: The reply to the final dot.
         recipients: Their addresses.
-        message_id: By which the message can be found again.
+        message_id: By which the message can be found again; or ''.
     """
 
     reply: Reply
@@ -3098,8 +2892,10 @@ class Receipt(NamedTuple):
         names = ', '.join(self.recipients[:5])
         if self.recipients[5:]:
             names += f' and {len(self.recipients) - 5} more'
-        return escape(f'Sent to {names}: {self.reply.code} {self.reply.text} '
-                      f'(Message-ID {self.message_id})')
+        verdict = f'Sent to {names}: {self.reply.code} {self.reply.text}'
+        if self.message_id:
+            verdict += f' (Message-ID {self.message_id})'
+        return escape(verdict)
 
 
 def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
@@ -3111,7 +2907,7 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
     """Send a message that is ready to be sent.
 
     Args:
-        message: From build_message.
+        message: From build_message or read_message.
         password: The password of the user, or the token for XOAUTH2.
         server: A host name or an IP address.
         port: From 1 to 65535.
@@ -3132,7 +2928,7 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
         SMTPDeliveryUnknown: The message may have been sent. All the others
             mean that it was not.
         SMTPMessageError: The message cannot be sent as it is.
-        SMTPConfigurationError: The password or ca_file is missing.
+        SMTPConfigurationError: No password, or ca_file cannot be read.
         SMTPConnectError: No connection came about.
         SMTPServerDisconnected: The connection was lost.
         SMTPProtocolError: The server is not to be trusted.
@@ -3141,15 +2937,13 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
             and SMTPRecipientsRefused are of this kind.
         SMTPStopped: The user ended the session before.
     """
-    logs_in = tls != 'none' and auth != 'none'
-    if logs_in and not password:
-        raise SMTPConfigurationError('the password is empty.')
     transcript = transcript or Transcript()
     transcript.protect(password)
-    context = tls_context(ca_file) if tls != 'none' else None
     transcript.begin(open_socket)
-    sock = open_socket(server, port, family, timeout or REPLY_TIMEOUT)
+    sock = open_socket(server, port, family, timeout)
     with Connection(sock, transcript, timeout) as connection:
+        # This takes a while, in which the greeting travels.
+        context = tls_context(ca_file) if tls != 'none' else None
         try:
             if context and tls == 'implicit':
                 begin_tls(connection, context, server)
@@ -3158,13 +2952,13 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
             if context and tls == 'starttls':
                 start_tls(connection, extensions, context, server)
                 extensions = say_hello(connection, ehlo, extensions)
-            if logs_in:
+            if context and auth != 'none':
                 log_in(connection, extensions, user or message.sender,
                        password, auth)
-            give_envelope(connection, extensions, message)
-            reply = give_message(connection, extensions, message)
+            send_envelope(connection, extensions, message)
+            reply = send_message(connection, extensions, message)
         except (SMTPResponseException, SMTPNotSupportedError,
-                SMTPMessageError, SMTPStopped):
+                SMTPMessageError, SMTPConfigurationError, SMTPStopped):
             say_goodbye(connection)
             raise
         say_goodbye(connection)
@@ -3177,7 +2971,8 @@ def smtp_send(password: str, message_info: Mapping[str, Any],
     """Send an e-mail.
 
     Args:
-        password: The password of the account that sends.
+        password: The password of the account that sends, or the access token
+            if auth is 'xoauth2'.
         message_info: 'From', 'To' (a string or a list of strings),
             'Subject', and perhaps 'Cc', 'Bcc', 'Date'; any other key is a
             further header field.
@@ -3207,51 +3002,51 @@ def smtp_send(password: str, message_info: Mapping[str, Any],
 # handshake, base64, and not showing the password.
 # ---------------------------------------------------------------------------
 
+Prompt = Callable[[str], str]       # shows a text, and returns a line
 
-def type_login(connection: Connection, reply: Reply,
-               read_line: Callable[[str], str],
-               read_secret: Callable[[str], str]) -> Reply:
+
+def as_typed(line: str) -> str:
+    """Turn what the user typed into a command: base64 is done for them."""
+    user = re.fullmatch('(?i:AUTH LOGIN) (.+)', line)
+    if user:
+        return f'AUTH LOGIN {to_base64(user[1])}'
+    return re.sub('^!', '', line)
+
+
+def type_login(connection: Connection, reply: Reply, read_line: Prompt,
+               read_secret: Prompt) -> None:
     """Let the user answer the challenges of a login.
 
     Args:
         connection: To the server, encrypted.
         reply: The first challenge.
-        read_line: Reads a line, after a prompt.
-        read_secret: Does so without showing it.
-
-    Returns:
-        The reply that is no challenge.
+        read_line: Reads a line.
+        read_secret: Reads a line without showing it.
     """
     while reply.code == CHALLENGE:
-        challenge = from_base64(reply.text) or '(anything)'
+        challenge = from_base64(reply.text) or reply.text
         if 'user' in challenge.lower():
-            answer = read_line(f'{challenge} ')
-            shown = ''
+            answer, shown = read_line(f'{escape(challenge)} '), ''
         else:
-            answer = read_secret(f'{challenge} ')
-            shown = MASK
+            answer, shown = read_secret(f'{escape(challenge)} '), MASK
             connection.transcript.protect(answer)
         line = answer[1:] if answer.startswith('!') else to_base64(answer)
         reply = connection.send_command(line, shown=shown)
-    return reply
 
 
-def type_message(connection: Connection, read_line: Callable[[str], str]
-                 ) -> Reply:
+def type_message(connection: Connection, read_line: Prompt) -> Reply:
     """Let the user type the message, up to the line with only a dot.
 
     Args:
         connection: To the server, which has just said 354.
-        read_line: Reads a line, after a prompt.
+        read_line: Reads a line.
 
     Returns:
         The reply to the final dot.
     """
     connection.transcript.note(
-        'Every line goes as you type it. A dot that begins a line must be '
-        'doubled: that is')
-    connection.transcript.note(
-        'your part here. A line with only a dot ends the message.')
+        'Every line goes as you type it: to double a dot that begins a line '
+        'is your part here. A line with only a dot ends the message.')
     while True:
         line = read_line('C: ')
         if line == '.':
@@ -3261,16 +3056,15 @@ def type_message(connection: Connection, read_line: Callable[[str], str]
 
 
 def talk(connection: Connection, context: ssl.SSLContext | None, host: str,
-         read_line: Callable[[str], str], read_secret: Callable[[str], str]
-         ) -> Receipt:
+         read_line: Prompt, read_secret: Prompt) -> Receipt:
     """Let the user type the commands of a session.
 
     Args:
         connection: To the server, before its greeting.
         context: Says which certificates are trusted.
         host: The name that the certificate must carry.
-        read_line: Reads a line, after a prompt.
-        read_secret: Does so without showing it.
+        read_line: Reads a line.
+        read_secret: Reads a line without showing it.
 
     Returns:
         The receipt of the last message that was sent.
@@ -3288,27 +3082,25 @@ def talk(connection: Connection, context: ssl.SSLContext | None, host: str,
         words = line.upper().split(' ')
         if words[0] == 'AUTH' and not connection.encrypted:
             transcript.note('Not sent: base64 is no encryption, so everybody '
-                            'on the way could read')
-            transcript.note('the password. Say STARTTLS first.')
+                            'on the way could read it. Say STARTTLS first.')
             continue
-        if words[:2] == ['AUTH', 'LOGIN'] and len(words) == 3:
-            line = f'AUTH LOGIN {to_base64(line.split(" ")[2])}'
-        reply = connection.send_command(line.lstrip('!'))
+        reply = connection.send_command(as_typed(line))
         if words[0] == 'EHLO' and reply.code == COMPLETED:
             transcript.explain_extensions(
                 read_extensions(connection.heard), {})
-        elif words[0] == 'STARTTLS' and reply.code == SERVICE_READY and context:
-            connection.encrypt(context, host)
+        elif words[0] == 'STARTTLS' and reply.code == SERVICE_READY:
+            if context:
+                connection.encrypt(context, host)
         elif words[0] == 'RCPT' and reply.code in WELCOME['RCPT']:
             recipients.append(line.partition(':')[2].strip('<> '))
         elif reply.code == CHALLENGE:
             type_login(connection, reply, read_line, read_secret)
         elif reply.code == START_MAIL_INPUT:
             reply = type_message(connection, read_line)
-            receipt = Receipt(reply, recipients, 'as typed')
+            receipt = Receipt(reply, recipients, '')
             recipients = []
     if receipt is None:
-        raise SMTPStopped('you said QUIT, and no message before it.')
+        raise SMTPStopped('you ended the session, and sent no message.')
     return receipt
 
 
@@ -3322,60 +3114,49 @@ def talk(connection: Connection, context: ssl.SSLContext | None, host: str,
 # to a script. A text that was typed and could not be sent is kept in a file.
 # ---------------------------------------------------------------------------
 
+STEPS = ('connect', 'ehlo', 'tls', 'auth', 'mail', 'rcpt')
+
+# The options that go to deliver() under the same names.
 SESSION_OPTIONS = ('server', 'port', 'tls', 'ca_file', 'ehlo', 'timeout',
                    'family', 'user', 'auth')
-STEPS = ('connect', 'ehlo', 'tls', 'auth', 'mail', 'rcpt')
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are ours."""
 
     def error(self, message: str) -> NoReturn:
-        """Turn an error of the command line into a verdict.
-
-        Raises:
-            SMTPUsageError: Always.
-        """
+        """Raise SMTPUsageError, which becomes a verdict."""
         raise SMTPUsageError(f'{message}.')
 
 
 def port_number(text: str) -> int:
-    """Read a port.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """Read a port, or raise ValueError."""
     if not 0 < int(text) < 65536:
         raise ValueError
     return int(text)
 
 
 def time_limit(text: str) -> float:
-    """Read a number of seconds.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """Read a number of seconds, or raise ValueError."""
     if not 0 < float(text) < 1e6:
         raise ValueError
     return float(text)
 
 
-def ehlo_name(text: str) -> str:
-    """Read a name for EHLO.
+def host_name(text: str) -> str:
+    """Read the name of a server, or raise ValueError."""
+    if not re.fullmatch(r'[^\s\x00-\x1f/]+', text):
+        raise ValueError
+    return text
 
-    Raises:
-        ValueError: It is neither a host name nor an address literal.
-    """
+
+def ehlo_name(text: str) -> str:
+    """Read a host name or address literal, or raise ValueError."""
     return check_literal(text) if text.startswith('[') else ascii_domain(text)
 
 
 def header_field(text: str) -> tuple[str, str]:
-    """Read a header field.
-
-    Raises:
-        ValueError: It has no colon, or the field is one that has an option.
-    """
+    """Read a header field that has no option, or raise ValueError."""
     name, colon, value = text.partition(':')
     if not colon or name.lower() in OWN_FIELDS:
         raise ValueError
@@ -3408,16 +3189,15 @@ def make_parser() -> Parser:
     option('-H', '--header', metavar="'NAME: VALUE'", action='append',
            default=[], type=header_field,
            help='a further header field; may be repeated')
-    option('--message', metavar='FILE|-',
-           help='send this finished message, to whom it says; Bcc is taken '
-           'out')
+    option('--message', metavar='FILE|-', help='send this finished message '
+           'to those whom it names; Bcc is taken out')
     option('recipients', nargs='*', metavar='ADDRESS',
            help='with --message: send it to these instead')
     option('-i', action='store_true', help=argparse.SUPPRESS)   # as sendmail
     option('--timezone', metavar='NAME', help='zone of the Date field')
     option('--timezones', action='store_true', help='list the names of zones')
     option = parser.add_argument_group('the server').add_argument
-    option('--server', metavar='HOST', default=SMTP_SERVER,
+    option('--server', metavar='HOST', type=host_name, default=SMTP_SERVER,
            help='default: %(default)s')
     option('-p', '--port', metavar='N', type=port_number, default=SMTP_PORT,
            help='default: %(default)s')
@@ -3459,6 +3239,11 @@ def make_parser() -> Parser:
     return parser
 
 
+def usual_tls(port: int) -> str:
+    """Return how TLS begins on a port, if --tls does not say."""
+    return 'implicit' if port == IMPLICIT_TLS_PORT else 'starttls'
+
+
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line, and fill in what follows from it.
 
@@ -3466,42 +3251,61 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         SMTPUsageError: It makes no sense.
     """
     options = make_parser().parse_args(arguments)
-    if options.tls is None:
-        options.tls = ('implicit' if options.port == IMPLICIT_TLS_PORT
-                       else 'starttls')
-    if not options.server:
-        raise SMTPUsageError('--server is empty.')
-    if options.tls == 'none' and (options.auth not in ('auto', 'none')
-                                  or options.quit_after in ('tls', 'auth')):
-        raise SMTPUsageError('--tls none never logs in: without encryption '
-                             'everybody on the way could read the password.')
-    if options.auth == 'none' and options.quit_after == 'auth':
-        raise SMTPUsageError('--auth none does not log in.')
-    if options.html is not None and options.body is None:
-        raise SMTPUsageError(
-            '--html needs --body: some readers, and many filters against '
-            'spam, want the text in plain letters too.')
-    if options.message and (options.subject is not None or options.attach
-                            or options.header or options.html
-                            or options.body):
-        raise SMTPUsageError('--message sends a message that is finished: '
-                             'subject, text and files are in it.')
-    if options.recipients and not options.message:
-        raise SMTPUsageError('addresses without --to go with --message only.')
-    if options.step and not is_terminal(sys.stdin):
-        raise SMTPUsageError('--step needs a terminal for your Enter.')
+    options.tls = options.tls or usual_tls(options.port)
+    finished = options.message is not None
+    for wrong, why in (
+            (options.tls == 'none' and (
+                options.auth not in ('auto', 'none')
+                or options.quit_after in ('tls', 'auth')),
+             '--tls none never logs in: without encryption everybody on the '
+             'way could read the password.'),
+            (options.auth == 'none' and options.quit_after == 'auth',
+             '--auth none does not log in.'),
+            (options.html is not None and options.body is None,
+             '--html needs --body: some readers, and many filters against '
+             'spam, want the text in plain letters too.'),
+            (finished and (options.attach or options.header or not (
+                options.subject is options.body is options.html is None)),
+             '--message sends a message that is finished: subject, text and '
+             'files are in it.'),
+            (options.recipients and not finished,
+             'addresses without --to go with --message only.'),
+            (options.step and not is_terminal(sys.stdin),
+             '--step needs a terminal for your Enter.')):
+        if wrong:
+            raise SMTPUsageError(why)
     return options
 
 
-def ask(label: str, option: str) -> str:
+# What the user is asked
+
+
+def say(text: str, *names: str) -> None:
+    """Print a line of text, whatever its letters, where it can be read.
+
+    Args:
+        text: Anything; it is made safe to print.
+        *names: 'stdout' or 'stderr'; the first one that takes it is used.
+    """
+    for name in names:
+        stream = getattr(sys, name)
+        try:
+            encoding = stream.encoding or 'utf-8'
+            for line in text.split('\n'):
+                print(escape(line).encode(encoding, 'backslashreplace')
+                      .decode(encoding), file=stream)
+            stream.flush()
+            return
+        except (OSError, ValueError, AttributeError):
+            setattr(sys, name, None)    # lest Python tries again when it ends
+
+
+def ask_line(label: str, option: str) -> str:
     """Ask for one line.
 
     Args:
         label: What to ask for.
         option: The option that would have given it.
-
-    Returns:
-        The answer.
 
     Raises:
         SMTPUsageError: There is nobody to answer.
@@ -3535,12 +3339,36 @@ def ask_secret(prompt: str) -> str:
             '--auth none if the server wants no login.') from None
 
 
+def ask_command(prompt: str) -> str:
+    """Ask for a command; it can be edited, and 'QUIT' is the end of input."""
+    if is_terminal(sys.stdin) and is_terminal(sys.stdout):
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 (input() then uses it)
+        with contextlib.suppress(EOFError):
+            return input(prompt)
+        return 'QUIT'
+    line = sys.stdin.readline()
+    return line.rstrip('\r\n') if line else 'QUIT'
+
+
+def ask_sender(options: argparse.Namespace) -> None:
+    """Ask for the sender, if the session needs one, and look at it."""
+    if options.message or options.quit_after in ('connect', 'ehlo', 'tls') \
+            or options.quit_after == 'auth' and options.user:
+        return
+    options.sender = options.sender or ask_line('From', '--from')
+    sender = parse_addresses('From', options.sender).addresses
+    if '@' in options.user and [options.user] != sender:
+        say(f'smtp.py: note: the login is {options.user}, but From is '
+            f'{options.sender}. Many servers, Office 365 among them, refuse '
+            'that without the right "Send As".', 'stderr')
+
+
 def run_password_command(command: str) -> str:
-    """Run the command that knows the password.
+    """Run the command that knows the password; no shell is involved.
 
     Args:
-        command: A program and its arguments, quoted as for a shell, but not
-            run by one.
+        command: A program and its arguments, quoted as for a shell.
 
     Returns:
         The first line of its output.
@@ -3556,7 +3384,9 @@ def run_password_command(command: str) -> str:
         return done.stdout.decode().split('\n')[0].rstrip('\r')
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode('utf-8', 'backslashreplace').strip()
-        problem = f'it ended with exit code {error.returncode}: {said}'
+        problem = f'exit code {error.returncode}: {said}'
+    except UnicodeDecodeError:
+        problem = 'what it printed is not UTF-8.'
     except (OSError, ValueError, IndexError) as error:
         problem = getattr(error, 'strerror', None) or str(error)
     raise SMTPConfigurationError(f'--password-command failed: {problem}')
@@ -3575,8 +3405,7 @@ def find_secret(options: argparse.Namespace, password: str, token: str) -> str:
         The secret; '' if there is no login.
 
     Raises:
-        SMTPUsageError: There is none, and nobody to ask.
-        SMTPConfigurationError: The command for it failed, or it is empty.
+        SMTPConfigurationError: It is empty.
     """
     early = options.quit_after in ('connect', 'ehlo', 'tls')
     if early or options.dry_run or 'none' in (options.tls, options.auth):
@@ -3592,6 +3421,9 @@ def find_secret(options: argparse.Namespace, password: str, token: str) -> str:
     return secret
 
 
+# The message
+
+
 def decode_text(octets: bytes) -> str:
     """Read octets as UTF-8, or as UTF-16 if they begin with its mark.
 
@@ -3605,15 +3437,12 @@ def decode_text(octets: bytes) -> str:
         raise SMTPMessageError(
             f'the text is not UTF-8: octet {error.object[error.start]:#04x} '
             f'at offset {error.start}.',
-            advice='Convert it first, for example with iconv.') from None
+            advice=f'{YOU}: convert it first, for example with iconv.'
+        ) from None
 
 
 def text_of(value: str) -> str:
-    """Return the text of an option: itself, or that of a file after @.
-
-    Raises:
-        SMTPMessageError: The file cannot be read.
-    """
+    """Return the text of an option: itself, or that of a file after @."""
     if not value.startswith('@'):
         return value
     with open_file(value[1:]) as file:
@@ -3624,114 +3453,65 @@ class Draft:
     """What the user typed or piped, which must not be lost.
 
     Attributes:
-        text: The text, as far as it has come.
+        octets: The text, as far as it has come.
         message: The message that was made of it, or None.
     """
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self.text = ''
+        self.octets = b''
         self.message: Message | None = None
 
-    def read(self) -> None:
-        """Read the text from a pipe.
+    def read(self) -> str:
+        """Read the text from a pipe."""
+        self.octets = sys.stdin.buffer.read() if sys.stdin else b''
+        return decode_text(self.octets)
 
-        Raises:
-            SMTPMessageError: It is no text.
-        """
-        self.text = decode_text(sys.stdin.buffer.read() if sys.stdin else b'')
-
-    def type(self) -> None:
+    def type(self) -> str:
         """Let the user type the text, up to a line that holds only a dot."""
         print('Text, ended by a line with only a dot:', file=sys.stderr,
               flush=True)
         for line in sys.stdin:
             if line.rstrip('\r\n') == '.':
                 break
-            self.text += line
+            self.octets += line.encode('utf-8', 'surrogateescape')
+        return decode_text(self.octets)
 
-    def keep(self) -> str:
+    def keep(self, folder: str) -> str:
         """Write it into a new file that nobody else can read.
 
+        Args:
+            folder: Where.
+
         Returns:
-            The name of the file.
+            The path of the file.
 
         Raises:
             OSError: That was not possible.
-            SMTPMessageError: An attachment has changed.
         """
         ending = 'eml' if self.message else 'txt'
-        name = f'unsent-{time.strftime("%Y%m%d-%H%M%S")}-{os.getpid()}.{ending}'
+        path = os.path.join(folder, time.strftime(
+            f'unsent-%Y%m%d-%H%M%S-{os.getpid()}.{ending}'))
         # O_EXCL: never over a file, never through a link.
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL
                              | getattr(os, 'O_BINARY', 0), 0o600)
         with open(descriptor, 'wb') as file:
             if self.message is None:
-                file.write(self.text.encode('utf-8', 'surrogateescape'))
-                return name
+                file.write(self.octets)
+                return path
             if self.message.bcc:
-                file.write(fold('Bcc', [
-                    f'{address},' for address in self.message.bcc[:-1]
-                ] + [self.message.bcc[-1]]).encode())
+                words = ', '.join(self.message.bcc).split(' ')
+                file.write(fold('Bcc', words).encode())
             for chunk in self.message.chunks():
                 file.write(chunk)
-        return name
+        return path
 
 
 def envelope_of(options: argparse.Namespace) -> list[str]:
-    """Return the recipients that the command line names for --message."""
+    """Return the recipients that the command line names."""
     return parse_addresses('the command line', ', '.join(
         [*options.recipients, *options.to, *options.cc, *options.bcc])
     ).addresses
-
-
-def resend_command(options: argparse.Namespace, name: str) -> str:
-    """Write the command that sends what was kept.
-
-    Args:
-        options: Of the attempt that failed.
-        name: Of the file.
-
-    Returns:
-        The command, for a shell.
-    """
-    import shlex
-    how = ['--message', name] if name.endswith('eml') \
-        else ['--body', f'@{name}']
-    defaults = make_parser().parse_args([])
-    for option in (*SESSION_OPTIONS, 'password_command'):
-        value = getattr(options, option)
-        if option != 'family' and value not in (
-                getattr(defaults, option), 'starttls'):
-            how += [f'--{option.replace("_", "-")}', str(value)]
-    if options.message:
-        how += ['--from', options.sender] if options.sender else []
-        how += envelope_of(options)
-    return shlex.join([sys.executable or 'python', sys.argv[0], *how])
-
-
-def say(text: str, stream: TextIO | None) -> None:
-    """Print a line, whatever letters the stream knows.
-
-    Raises:
-        OSError: The stream is closed or full.
-    """
-    if stream is None or stream.closed:
-        raise OSError('there is no such stream')
-    encoding = getattr(stream, 'encoding', None) or 'utf-8'
-    text = text.encode(encoding, 'backslashreplace').decode(encoding)
-    print(text, file=stream, flush=True)
-
-
-def print_message(message: Message) -> None:
-    """Print a message, octet for octet as it would be sent.
-
-    Args:
-        message: From build_message.
-    """
-    for chunk in message.chunks():
-        sys.stdout.buffer.write(chunk)
-    sys.stdout.buffer.flush()
 
 
 def open_message(options: argparse.Namespace, draft: Draft) -> Message:
@@ -3740,12 +3520,6 @@ def open_message(options: argparse.Namespace, draft: Draft) -> Message:
     Args:
         options: From the command line.
         draft: Keeps what comes from a pipe.
-
-    Returns:
-        The message.
-
-    Raises:
-        SMTPMessageError: It cannot be sent as it is.
     """
     sender = parse_addresses('--from', options.sender).addresses[0] \
         if options.sender else None
@@ -3768,25 +3542,18 @@ def write_message(options: argparse.Namespace, draft: Draft) -> Message:
     Args:
         options: From the command line.
         draft: Keeps what is typed or piped.
-
-    Returns:
-        The message.
-
-    Raises:
-        SMTPMessageError: The message cannot be sent as it is.
-        SMTPUsageError: Something is missing, and there is nobody to ask.
     """
     info: dict[str, Any] = {'From': options.sender}
     if not (options.to or options.cc or options.bcc):
-        options.to = [ask('To', '--to')]
+        options.to = [ask_line('To', '--to')]
     for field, values in (('To', options.to), ('Cc', options.cc),
                           ('Bcc', options.bcc)):
-        take_addresses({field: values}, field)
+        take_addresses({field: values}, field)      # complains at once
         if values:
             info[field] = values
     for name, value in options.header:
         info.setdefault(name, []).append(value)
-    info['Subject'] = ask('Subject', '--subject') \
+    info['Subject'] = ask_line('Subject', '--subject') \
         if options.subject is None else options.subject
     info['Date'] = get_formatted_date(options.timezone)
     html = None if options.html is None else text_of(options.html)
@@ -3794,40 +3561,25 @@ def write_message(options: argparse.Namespace, draft: Draft) -> Message:
         return build_message(info, text_of(options.body), options.attach, html)
     if is_terminal(sys.stdin):
         build_message(info, '', options.attach, html)   # before the typing
-        draft.type()
+        text = draft.type()
     else:
-        draft.read()
-    draft.message = build_message(info, draft.text, options.attach, html)
+        text = draft.read()
+    draft.message = build_message(info, text, options.attach, html)
     return draft.message
 
 
 def write_envelope(options: argparse.Namespace) -> Message:
-    """Gather no more than what --quit-after needs.
-
-    Args:
-        options: From the command line.
-
-    Returns:
-        A message without header and body.
-
-    Raises:
-        SMTPMessageError: An address is wrong.
-        SMTPUsageError: Something is missing, and there is nobody to ask.
-    """
+    """Gather no more than what --quit-after needs."""
     recipients = []
     if options.quit_after == 'rcpt':
         recipients = envelope_of(options) or parse_addresses(
-            'To', ask('To', '--to')).addresses
+            'To', ask_line('To', '--to')).addresses
     senders = parse_addresses('From', options.sender or '').addresses
     return Message((senders or [''])[0], each_once(recipients), '', [])
 
 
 def check_files(options: argparse.Namespace) -> None:
-    """Make sure that all files can be read, before any question.
-
-    Raises:
-        SMTPMessageError: One cannot.
-    """
+    """Make sure that all files can be read, before any question."""
     texts = [value[1:] for value in (options.body, options.html)
              if value and value.startswith('@')]
     message = [] if options.message in (None, '-') else [options.message]
@@ -3835,59 +3587,71 @@ def check_files(options: argparse.Namespace) -> None:
         open_file(path).close()
 
 
-def ask_sender(options: argparse.Namespace) -> None:
-    """Ask for the sender, if the session needs one.
+# The verdict
 
-    Raises:
-        SMTPMessageError: What was said is no address.
-        SMTPUsageError: There is nobody to ask.
+
+def resend_command(options: argparse.Namespace, path: str) -> str:
+    """Write the command that sends what was kept.
+
+    Args:
+        options: Of the attempt that failed.
+        path: Of the file.
     """
-    if options.message or options.quit_after in ('connect', 'ehlo', 'tls') \
-            or options.quit_after == 'auth' and options.user:
-        return
-    options.sender = options.sender or ask('From', '--from')
-    sender = parse_addresses('From', options.sender).addresses
-    if options.user and '@' in options.user and sender != [options.user]:
-        say(f'smtp.py: note: the login is {options.user}, but From is '
-            f'{escape(options.sender)}. Office 365 sends that only with the '
-            'right "Send As".', sys.stderr)
+    import shlex
+    how = ['--message' if path.endswith('eml') else '--body',
+           path if path.endswith('eml') else f'@{path}']
+    usual = make_parser().parse_args([])
+    usual.tls, usual.family = usual_tls(options.port), options.family
+    for option in (*SESSION_OPTIONS, 'password_command'):
+        value = getattr(options, option)
+        if value != getattr(usual, option):
+            how += [f'--{option.replace("_", "-")}', str(value)]
+    if options.message:
+        how += ['--from', options.sender] if options.sender else []
+        how += envelope_of(options)
+    return shlex.join([sys.executable or 'python', sys.argv[0], *how])
 
 
-def prompt(label: str) -> str:
-    """Ask for a line that may be edited, where there is a terminal."""
-    if is_terminal(sys.stdin) and is_terminal(sys.stdout):
-        with contextlib.suppress(ImportError):
-            import readline  # noqa: F401 (input() then uses it)
-        with contextlib.suppress(EOFError):
-            return input(label)
-        return 'QUIT'
-    return sys.stdin.readline().rstrip('\r\n') or 'QUIT'
+def keep_draft(options: argparse.Namespace, draft: Draft,
+               error: BaseException) -> str:
+    """Keep what was typed or piped, and say how to send it.
 
+    Args:
+        options: From the command line.
+        draft: What there is to keep, if anything.
+        error: Why it was not sent.
 
-def make_transcript(options: argparse.Namespace) -> Transcript:
-    """Make the transcript that the options ask for."""
-    shown = (options.verbose or options.explain or options.step
-             or options.talk)
-    return Transcript(
-        sys.stderr if shown else None, explain=options.explain,
-        ask=prompt if options.step else None, quit_after=options.quit_after,
-        meter=sys.stderr if is_terminal(sys.stderr) else None)
+    Returns:
+        Lines for the user; '' if there was nothing to keep.
+    """
+    if not draft.octets and draft.message is None:
+        return ''
+    import tempfile
+    for folder in (os.curdir, tempfile.gettempdir()):
+        try:
+            path = os.path.normpath(draft.keep(folder))
+        except (OSError, SMTPException):
+            continue
+        when = 'If it has not arrived, send' \
+            if isinstance(error, SMTPDeliveryUnknown) else 'Send'
+        return (f'\nYour text is kept in {path}. {when} it with:\n'
+                + resend_command(options, path))
+    return ('\nYour text could not be kept in a file. Here it is:\n'
+            + draft.octets.decode('utf-8', 'backslashreplace'))
 
 
 def run_talk(options: argparse.Namespace, transcript: Transcript) -> Receipt:
-    """Open a connection for the user to talk on.
-
-    Raises:
-        SMTPException: The session has failed, or ended without a message.
-    """
-    context = None if options.tls == 'none' else tls_context(options.ca_file)
+    """Open a connection for the user to talk on."""
     transcript.echo = not is_terminal(sys.stdin)
     sock = open_socket(options.server, options.port, options.family,
-                       options.timeout or REPLY_TIMEOUT)
+                       options.timeout)
     with Connection(sock, transcript, options.timeout) as connection:
+        context = None if options.tls == 'none' \
+            else tls_context(options.ca_file)
         if context and options.tls == 'implicit':
             connection.encrypt(context, options.server)
-        return talk(connection, context, options.server, prompt, ask_secret)
+        return talk(connection, context, options.server, ask_command,
+                    ask_secret)
 
 
 def run(options: argparse.Namespace, draft: Draft, transcript: Transcript,
@@ -3902,11 +3666,11 @@ def run(options: argparse.Namespace, draft: Draft, transcript: Transcript,
         token: From the environment, or ''.
 
     Returns:
-        The receipt; None for a dry run.
-
-    Raises:
-        SMTPException: The mail was not sent, or may have been.
+        The receipt; None if nothing was to be sent.
     """
+    if options.timezones:
+        print_all_timezones()
+        return None
     if options.talk:
         return run_talk(options, transcript)
     check_files(options)
@@ -3919,43 +3683,57 @@ def run(options: argparse.Namespace, draft: Draft, transcript: Transcript,
     else:
         message = write_message(options, draft)
     if options.dry_run:
-        print_message(message)
+        for chunk in message.chunks():
+            sys.stdout.buffer.write(chunk)
+        sys.stdout.flush()
         return None
     session = {name: getattr(options, name) for name in SESSION_OPTIONS}
     return deliver(message, secret, transcript=transcript, **session)
 
 
-def keep_draft(options: argparse.Namespace, draft: Draft,
-               may_have_been_sent: bool) -> str:
-    """Keep what was typed or piped, and say how to send it.
+def run_watched(options: argparse.Namespace, draft: Draft, password: str,
+                token: str) -> Receipt | None:
+    """Run with the transcript that the options ask for.
 
     Args:
         options: From the command line.
-        draft: What there is to keep, if anything.
-        may_have_been_sent: Whether nobody can know.
+        draft: Keeps what is typed or piped.
+        password: From the environment, or ''.
+        token: From the environment, or ''.
 
     Returns:
-        Lines for the user; '' if there was nothing to keep.
+        The receipt; None if nothing was to be sent.
     """
-    if not draft.text and draft.message is None:
-        return ''
+    shown = options.verbose or options.explain or options.step or options.talk
+    transcript = Transcript(
+        sys.stderr if shown else None, explain=options.explain,
+        ask=ask_command if options.step else None,
+        quit_after=options.quit_after,
+        meter=sys.stderr if is_terminal(sys.stderr) else None)
     try:
-        name = draft.keep()
-    except (OSError, SMTPException) as error:
-        return (f'\nThe text could not be kept in a file ({error}). '
-                f'Here it is:\n{draft.text}')
-    when = 'If it has not arrived, send' if may_have_been_sent else 'Send'
-    return (f'\nYour text is kept in {name}. {when} it with:\n'
-            + resend_command(options, name))
+        return run(options, draft, transcript, password, token)
+    finally:
+        if options.diagram:
+            try:
+                with open(options.diagram, 'w', encoding='utf-8') as file:
+                    file.write(transcript.diagram())
+            except OSError as error:
+                say('smtp.py: note: the diagram could not be written to '
+                    f'{options.diagram}: {error.strerror}.', 'stderr')
 
 
-def print_verdict(text: str) -> None:
-    """Print that the message was sent, wherever that is possible."""
-    try:
-        say(text, sys.stdout)
-    except OSError:
-        say(text, sys.stderr)
-        sys.stdout = None           # so that Python does not try it again
+def verdict_on(error: BaseException) -> tuple[str, int]:
+    """Say what an error means for the message, and how to exit."""
+    if isinstance(error, SMTPException):
+        verdict = 'May have been sent' if error.may_have_been_sent \
+            else 'Not sent'
+        return f'{verdict}: {error}', error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 'Not sent: interrupted.', (error.args or [EXIT_INTERRUPTED])[0]
+    if isinstance(error, OSError):
+        return f'Not sent: {error}', EXIT_TRY_LATER
+    return (f'Not sent: a fault of smtp.py itself, please report it: '
+            f'{error!r}', EXIT_BUG)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -3969,43 +3747,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     password = os.environ.pop('SMTP_PASSWORD', '')
     token = os.environ.pop('SMTP_ACCESS_TOKEN', '')
-    options, draft = argparse.Namespace(diagram=None), Draft()
-    transcript = Transcript()
-    verdict, code = 'Not sent', EXIT_SENT
+    options, draft = argparse.Namespace(), Draft()
     try:
         options = parse_options(argv)
-        if options.timezones:
-            print_all_timezones()
-            return EXIT_SENT
-        transcript = make_transcript(options)
-        receipt = run(options, draft, transcript, password, token)
-        if receipt:
-            print_verdict(str(receipt))
-        return EXIT_SENT
-    except SMTPException as error:
-        problem, code = str(error), error.exit_code
-        if error.may_have_been_sent:
-            verdict = 'May have been sent'
-    except KeyboardInterrupt as interrupt:
-        problem = 'interrupted.'
-        code = interrupt.args[0] if interrupt.args else EXIT_INTERRUPTED
-    except OSError as error:
-        problem, code = escape(str(error)), EXIT_TRY_LATER
-    finally:
-        if options.diagram:
-            with open(options.diagram, 'w', encoding='utf-8') as file:
-                file.write(transcript.diagram())
-    say(f'smtp.py: {verdict}: {problem}'
-        + keep_draft(options, draft, verdict != 'Not sent'), sys.stderr)
-    return code
+        receipt = run_watched(options, draft, password, token)
+    except (Exception, KeyboardInterrupt) as error:
+        verdict, exit_code = verdict_on(error)
+        say(f'smtp.py: {verdict}' + keep_draft(options, draft, error),
+            'stderr')
+        if isinstance(error, OSError):
+            sys.stdout = None       # it may be full, or nobody reads it
+        return exit_code
+    if receipt:
+        say(str(receipt), 'stdout', 'stderr')
+    return EXIT_SENT
 
 
 def terminate(*_: object) -> None:
-    """End in good order when the system asks for it.
-
-    Raises:
-        KeyboardInterrupt: Always, with the exit code.
-    """
+    """Raise KeyboardInterrupt, to end in good order when we are told to."""
     raise KeyboardInterrupt(EXIT_TERMINATED)
 
 

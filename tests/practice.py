@@ -15,7 +15,7 @@ authority (trustme) that lives in a temporary folder until the program ends.
 A practice run sends a message that is full of small traps (accents, a line
 that is a single dot, an attachment of every octet) and then compares what
 arrived with what was meant. Exit code 0: everything was right, or, with a
-refusal, smtp.py failed the way it must. 1: something was wrong, and it is said.
+refusal, smtp.py failed the way it must. 1: something was wrong, and what.
 
 Contents: the refusals; the server; the sample and its judge; showing a
 message; running smtp.py; the command line. Tests use the server as well:
@@ -217,12 +217,14 @@ class PracticeSMTP(SMTP):
         await asyncio.sleep(practice.slow)
         await super().push(status)
         if closing or status[:3] in ('421', b'421'):
+            # Unread commands would turn the close into a reset, and the reply
+            # could get lost on its way: read them, up to QUIT.
             with contextlib.suppress(asyncio.TimeoutError, ValueError):
-                await asyncio.wait_for(self.let_finish(), timeout=1)
+                await asyncio.wait_for(self.skip_commands(), timeout=1)
             self.transport.close()
 
-    async def let_finish(self):
-        """Read what is on its way: closing before that may lose our reply."""
+    async def skip_commands(self):
+        """Read up to QUIT or the end, and answer nothing."""
         while (await self._reader.readline()).strip() not in (b'', b'QUIT'):
             pass
 
@@ -254,15 +256,18 @@ class PracticeSMTP(SMTP):
 
     async def auth_XOAUTH2(self, _, args):
         """AUTH XOAUTH2: user and token at once, or after an empty 334."""
-        answer = await self.challenge_auth('') if len(args) == 1 else args[1]
-        with contextlib.suppress(ValueError):
-            if isinstance(answer, str):
-                answer = base64.b64decode(answer, validate=True)
-        if isinstance(answer, str):
-            await self.push('501 5.5.4 Invalid arguments')
-        if not isinstance(answer, bytes):
-            return AuthResult(success=False)  # its reply has been sent
-        login = re.fullmatch(b'user=([^\1]*)\1auth=Bearer ([^\1]*)\1\1', answer)
+        if len(args) == 1:
+            answer = await self.challenge_auth('')
+            if not isinstance(answer, bytes):  # cancelled, and that was said
+                return AuthResult(success=False)
+        else:
+            try:
+                answer = base64.b64decode(args[1], validate=True)
+            except ValueError:
+                await self.push('501 5.5.4 Invalid arguments')
+                return AuthResult(success=False)
+        login = re.fullmatch(b'user=([^\1]*)\1auth=Bearer ([^\1]*)\1\1',
+                             answer)
         result = self._authenticate('XOAUTH2', login and login.groups())
         if not result.success:  # why: a challenge; the client's answer: empty
             reason = json.dumps({'status': '400', 'schemes': 'Bearer',
@@ -588,7 +593,8 @@ def judge(server, code, printed):
     arrived = int(expected in (0, 74))
     faults = [fault for one in server.messages for fault in wrong(one)]
     if len(server.messages) != arrived:
-        faults.append(f'{len(server.messages)} messages arrived, not {arrived}')
+        faults.append(
+            f'{len(server.messages)} messages arrived, not {arrived}')
     if code != expected:
         faults.append(f'the exit code is {code}, not {expected}')
     if printed is not None:
@@ -602,13 +608,14 @@ def judge(server, code, printed):
 
 def practise(server, options):
     """Send the sample, show what arrives, and judge it."""
-    letter, attachment = server.folder / 'letter.txt', server.folder / FILE_NAME
+    letter = server.folder / 'letter.txt'
+    attachment = server.folder / FILE_NAME
     letter.write_text(TEXT, encoding='utf-8')
     attachment.write_bytes(OCTETS)
     heading('The server')
     print(f'It listens on {server.host}, port {server.port}. Nothing that is '
-          'sent to it leaves\nthis computer. Its certificate was made for this '
-          'run only.')
+          'sent to it leaves\nthis computer. Its certificate was made for '
+          'this run only.')
     for step, reply in server.refusals.items():
         print(f'\nIt will refuse {step}:\n{printable(reply)}')
     heading('The command')
@@ -701,6 +708,9 @@ def main(arguments=None):
             return (serve if options.serve else practise)(server, options)
     except KeyboardInterrupt:
         return 130
+    except OSError as error:  # the port is in use, the disk is full
+        print(f'practice.py: {error}', file=sys.stderr)
+        return 1
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ hypothesis profile `thorough`, which tries fifty times as many examples.
 
 import contextlib
 import email
+import email.errors
 import email.header
 import email.message
 import email.policy
@@ -135,8 +136,7 @@ def check_line(name: str, line: str) -> None:
         content = re.sub(r'"(?:[^"\\]|\\.)*"', 'x', content)
         assert not re.search('[ \t]', content), f'not folded: {line!r}'
     for word in re.split('[ \t]+', line):
-        if '=?' in word:
-            word = word.rstrip(':,;') if name in ADDRESS_FIELDS else word
+        if '=?' in word and not (name in ADDRESS_FIELDS and '@' in word):
             rule = IN_A_PHRASE if name in ADDRESS_FIELDS else ENCODED_WORD
             assert rule.fullmatch(word), f'no encoded-word: {word!r}'
             assert len(word) <= 75, f'{len(word)} characters: {word!r}'
@@ -148,18 +148,21 @@ def read(octets: bytes) -> Mail:
     modern, old = read_modern(octets), read_old(octets)
     for field, one, other in zip(Mail._fields, modern, old):
         if field in ('sender', 'to', 'cc'):
-            one, other = without_spaces(one), without_spaces(other)
+            one, other = comparable(one), comparable(other)
         assert one == other, field
     return old
 
 
-def without_spaces(people: List[Tuple[str, str]]) -> List[Tuple[str, str]]:
-    """Leave the spaces out of names.
+def comparable(people: List[Tuple[str, str]]) -> List[Tuple[str, str]]:
+    """Leave out of names and addresses what the modern parser gets wrong.
 
-    Up to Python 3.13 the modern parser takes the space between two
-    encoded-words of a name for a part of it, against RFC 2047 section 6.2.
+    It takes the space between two encoded-words of a name for a part of it,
+    against RFC 2047 section 6.2 (up to Python 3.13), takes spaces that are
+    not ASCII off the ends of names, and takes the quotes off local parts that
+    need them, such as "a..b".
     """
-    return [(name.replace(' ', ''), address) for name, address in people]
+    return [(''.join(name.split()), address.replace('"', ''))
+            for name, address in people]
 
 
 def read_modern(octets: bytes) -> Mail:
@@ -169,7 +172,10 @@ def read_modern(octets: bytes) -> Mail:
     for part in message.walk():
         assert not part.defects, part.defects
         for value in part.values():
-            assert not value.defects, (value, value.defects)
+            # That a name holds control characters is as it was written.
+            defects = [defect for defect in value.defects if not isinstance(
+                defect, email.errors.NonPrintableDefect)]
+            assert not defects, (value, defects)
 
     def people(field: str) -> List[Tuple[str, str]]:
         return [(each.display_name, each.addr_spec)

@@ -77,8 +77,9 @@ def test_a_message_of_everything(pinned: None, tmp_path: pathlib.Path
         'To': ['Bób Exampleton <bob@example.org>', '"Doe, Carol" <c@b.org>'],
         'Cc': 'Dr. Bob <dr.bob@example.org>, "odd one"@example.org',
         'Bcc': 'hidden@example.org',
-        'Subject': 'Übermorgen Lunch', 'X-Lab': '3', 'Reply-To': 'Alice Ö at work <a@example.com>'},
-        'Schöne Grüße,\n.\n', attachments=[
+        'Subject': 'Übermorgen Lunch',
+        'X-Lab': '3', 'Reply-To': 'Alice Ö at work <a@example.com>'},
+        'Hello Bob, to you all schöne Grüße,\n.\n', attachments=[
             str(tmp_path / 'menu.bin'), str(tmp_path / 'Grüße.pdf')])
     octets = octets_of(message)
     assert octets == wire('''
@@ -98,7 +99,7 @@ def test_a_message_of_everything(pinned: None, tmp_path: pathlib.Path
         Content-Type: text/plain; charset=utf-8
         Content-Transfer-Encoding: quoted-printable
 
-        Sch=C3=B6ne Gr=C3=BC=C3=9Fe,
+        Hello Bob, to you all sch=C3=B6ne Gr=C3=BC=C3=9Fe,
         =2E
 
         --=_020202020202020202020202
@@ -126,7 +127,7 @@ def test_a_message_of_everything(pinned: None, tmp_path: pathlib.Path
         [('Alice', 'alice@example.com')],
         [('Bób Exampleton', 'bob@example.org'), ('Doe, Carol', 'c@b.org')],
         [('Dr. Bob', 'dr.bob@example.org'), ('', '"odd one"@example.org')],
-        'Übermorgen Lunch', 'Schöne Grüße,\r\n.\r\n', '',
+        'Übermorgen Lunch', 'Hello Bob, to you all schöne Grüße,\r\n.\r\n', '',
         [('menu.bin', 'application/octet-stream', bytes(range(60))),
          ('Grüße.pdf', 'application/pdf', b'')])
 
@@ -376,7 +377,8 @@ def test_a_character_is_never_cut() -> None:
 @pytest.mark.parametrize('name', [
     'X-A', 'X-Description', 'X-A-Rather-Long-Name-For-A-Field',
     'X-' + 'Long-' * 11 + 'Name'])
-@pytest.mark.parametrize('value', ['Ä' * 100, 'Ä b ' * 30 + 'c', 'x ' * 99])
+@pytest.mark.parametrize('value', ['Ä' * 100, 'Ä b ' * 30 + 'c', 'x ' * 99],
+                         ids=['Ä', 'Ä b', 'x'])
 def test_long_names_leave_less_room(name: str, value: str) -> None:
     """A line with an encoded-word has at most 76 octets (RFC 2047 2)."""
     octets = composed({name: value.strip()})
@@ -385,7 +387,8 @@ def test_long_names_leave_less_room(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize('field', ['Reply-To', 'Sender', 'Mail-Followup-To'])
-@pytest.mark.parametrize('name', ['Ä' * 100, 'b' * 64, 'Bob Exämple'])
+@pytest.mark.parametrize('name', ['Ä' * 100, 'b' * 64, 'Bob Exämple'],
+                         ids=['Ä', 'b', 'Bob'])
 def test_long_names_of_people(field: str, name: str) -> None:
     """Fields of addresses follow the same rules."""
     octets = composed({field: f'"{name}" <bob@example.org>'})

@@ -74,13 +74,13 @@ def compose(text, path, **fields):
     return re.sub(b'\r?\n', b'\r\n', message.as_bytes())
 
 
-def run_with_fault(tmp_path, fault):
+def run_with_fault(tmp_path, fault, *options):
     """Do a practice run with the standard library's client and this fault."""
     client = tmp_path / 'client.py'
     client.write_text(
         f'import sys; sys.path.insert(0, {str(PRACTICE.parent)!r})\n'
         + STDLIB_CLIENT.replace('#FAULT#', fault), encoding='utf-8')
-    return practice.main(['--client', str(client)])
+    return practice.main(['--client', str(client), *options])
 
 
 # ------------------------------------------------------------ practice runs
@@ -167,6 +167,26 @@ def test_the_judge_objects_to_a_client_that_is_wrong(fault, complaint,
     printed = capsys.readouterr().out
     assert f'\nWRONG: {complaint}' in printed
     assert 'as it was meant' not in printed
+
+
+@pytest.mark.parametrize('words, code, options, complaint', [
+    ('Not sent', 0, ['--refuse', 'greylisted'], 'the exit code is 0, not 75'),
+    ('Not sent', 69, ['--refuse', 'wrong-password'],
+     'the exit code is 69, not 77'),
+    ('Sent to nobody', 75, ['--refuse', 'greylisted'],
+     'it did not say "Not sent ..."'),
+    ('Not sent', 74, ['--drop-after-dot'],
+     'it did not say "May have been sent ..."'),
+    ('May have been sent', 75, ['--drop-after-dot'],
+     'the exit code is 75, not 74'),
+])
+def test_the_judge_objects_to_the_wrong_way_to_fail(
+        words, code, options, complaint, tmp_path, capsys):
+    """Failing is not enough: the words and the exit code must be right."""
+    fault = (f'def fail(*_): print({words!r}, flush=True); os._exit({code})\n'
+             'sys.excepthook = fail')
+    assert run_with_fault(tmp_path, fault, *options) == 1
+    assert f'\nWRONG: {complaint}' in capsys.readouterr().out
 
 
 def sample(text=practice.TEXT, **fields):
@@ -466,9 +486,12 @@ def test_421_reaches_the_client_before_the_connection_ends(step):
     """Even though the client has sent more than was read."""
     with practice.PracticeServer([f'{step}=421 4.3.2 Bye']) as server:
         with Client(server) as client:
-            reply = client.say('MAIL FROM:<alice@example.com>', *[
-                'RCPT TO:<bob@example.org>'] * 99, 'DATA')
-            if step == 'message':
+            crowd = ['RCPT TO:<bob@example.org>'] * 99
+            if step == 'mail':
+                reply = client.say('MAIL FROM:<alice@example.com>',
+                                   *crowd * 100, 'QUIT')
+            else:
+                client.say('MAIL FROM:<alice@example.com>', *crowd, 'DATA')
                 assert [client.read() for _ in range(100)][-1][0][:3] == '354'
                 reply = client.say('.', 'QUIT')
             assert reply == ['421 4.3.2 Bye']
@@ -514,6 +537,13 @@ def test_it_ends_while_a_client_is_connected():
 
 
 # ----------------------------------------------------- refusals and options
+
+
+def test_a_port_that_is_in_use(server, capsys, monkeypatch):
+    """One line, no traceback."""
+    monkeypatch.setenv('AIOSMTPD_CONTROLLER_TIMEOUT', '0.5')  # how long it tries
+    assert practice.main(['--serve', '--port', str(server.port)]) == 1
+    assert capsys.readouterr().err.startswith('practice.py: ')
 
 
 @pytest.mark.parametrize('text', [

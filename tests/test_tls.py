@@ -8,6 +8,7 @@ wrong with the certificate, whose it is, who issued it, and what to do.
 import contextlib
 import datetime
 import pathlib
+import re
 import socket
 import ssl
 import threading
@@ -93,8 +94,9 @@ def handmade(folder: pathlib.Path, common_name: str, *names: str,
              ) -> ssl.SSLContext:
     """Return the server's side for a certificate signed by its own key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME,
-                                         common_name)])
+    name = x509.Name([
+        x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, common_name),
+        x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
     builder = (x509.CertificateBuilder().subject_name(name).issuer_name(name)
                .public_key(key.public_key())
                .serial_number(x509.random_serial_number())
@@ -220,6 +222,25 @@ def test_certificate_explained(
     said = done.stderr.partition('smtp.py: Not sent: ')[2]
     for wanted in ['certificate', *words]:
         assert matches(wanted, said), f'{wanted!r} is not in: {said}'
+
+
+@pytest.mark.parametrize('name, alternative', [
+    ('a\x1b[2J\x07\x08', 'b'), ('a\x9b31m', 'b'), ('a\u202egnp', 'b'),
+    ('a\u2028smtp.py: b', 'b'), ('a\nSent to bob@example.org: 250 Ok', 'b'),
+    ('a\rSent to c', 'b'), ('a\0b', 'b'), (' ', 'b'), ('a', 'b\x1b[1m'),
+    ('a', 'b\nSent to c'), ('a', 'b\rSent to c'), ('a', 'b\0c')], ids=ascii)
+def test_certificate_of_hostile_words(
+        name: str, alternative: str, tmp_path: pathlib.Path,
+        run_client: Run) -> None:
+    """A certificate is the server's word as well, and shown escaped."""
+    context = handmade(tmp_path, name, 'host', alternative)
+    with scripted.playing(SESSION + LOGIN, context) as player:
+        done = run_client(player.port)
+    assert done.returncode == PROTOCOL, done.stderr
+    assert not player.secrets
+    for character in done.stdout + done.stderr:
+        assert character.isprintable() or character == '\n', done.stderr
+    assert not re.search('(?m)^Sent', done.stdout + done.stderr)
 
 
 @pytest.mark.parametrize('server, names', [
