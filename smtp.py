@@ -86,6 +86,7 @@ import collections
 import contextlib
 import datetime
 import functools
+import io
 import os
 import re
 import signal
@@ -117,6 +118,7 @@ SMTP_DOMAINNAME = ''        # our name in EHLO; empty: the name of this host
 
 CRLF = '\r\n'               # ends every line: carriage return, line feed
 MASK = '********'           # is shown where a secret was
+GREETING = 'the connection'     # what the server's first reply answers
 
 # Reply codes, in the words of RFC 5321 section 4.2.3 and RFC 4954
 SERVICE_READY = 220
@@ -139,10 +141,10 @@ MAX_REPLY = 64 * 1024
 MAX_REPLY_LINES = 1000
 MAX_TEXT_LINE = 998         # RFC 5322 2.1.1, without its CRLF
 HEADER_LINE = 76            # RFC 5322 says 78; 76 with encoded-words: RFC 2047
-ENCODED_WORD = 65           # RFC 2047 allows 75; this fits after 'Subject: '
+ENCODED_WORD = 75           # RFC 2047 section 2
 MAX_LOCAL_PART = 64         # RFC 5321 4.5.3.1.1
+MAX_DOMAIN = 255            # RFC 5321 4.5.3.1.2
 MAX_ADDRESS = 254           # RFC 5321 4.5.3.1.3, without < and >
-MAX_LABEL = 63              # RFC 1035 2.3.4
 BASE64_LINE = 76            # RFC 2045 6.8: 76 characters carry 57 octets
 BASE64_LINES = 840          # lines of an attachment sent at once: a BLOCK
 BLOCK = 64 * 1024           # octets of the message that share one deadline
@@ -265,6 +267,7 @@ class SMTPException(Exception):
 
     exit_code = EXIT_BUG
     may_have_been_sent = False
+    quotes_reply = True
     advice = ''
 
     def __init__(self, problem: str, *, details: Sequence[str] = (),
@@ -282,7 +285,7 @@ class SMTPException(Exception):
 
     def __str__(self) -> str:
         """Return the problem, the server's reply, and the advice."""
-        said = str(self.reply or '')
+        said = str(self.reply or '') if self.quotes_reply else ''
         if len(said) > MAX_SHOWN_REPLY:
             said = said[:MAX_SHOWN_REPLY] + '... (-v shows all)'
         lines = [self.problem, *(f'  {line}' for line in self.details),
@@ -357,6 +360,7 @@ class SMTPRecipientsRefused(SMTPResponseException):
     """
 
     exit_code = EXIT_NO_RECIPIENT
+    quotes_reply = False        # its details quote them all
     refused: Mapping[str, Reply] = {}
 
 
@@ -514,7 +518,7 @@ SUBJECT = {'0': 'nothing in particular', '1': 'an address', '2': 'a mailbox',
 
 # What an extension means. What the server lists: keywords and parameters.
 EXTENSION_WORDS = {
-    'SIZE': 'messages up to so many octets (RFC 1870)',
+    'SIZE': 'messages of {size} (RFC 1870)',
     'PIPELINING': 'several commands may come before their replies (RFC 2920)',
     'STARTTLS': 'the connection can be encrypted (RFC 3207)',
     'AUTH': 'ways to log in (RFC 4954)',
@@ -549,6 +553,15 @@ def from_base64(text: str) -> str:
         return binascii.a2b_base64(text).decode()
     except ValueError:
         return ''
+
+
+def size_in_words(limit: str) -> str:
+    """Say what the parameter of SIZE means."""
+    if not re.fullmatch('[0-9]{1,18}', limit) or int(limit) == 0:
+        return 'any size'
+    octets = int(limit)
+    return f'up to {octets / 2**20:.0f} MB' if octets >= 2**20 \
+        else f'up to {octets / 2**10:.0f} kB'
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -701,11 +714,9 @@ class Transcript:
             return
         for keyword in [keyword for keyword in new if keyword not in old]:
             words = EXTENSION_WORDS.get(keyword, 'not known to smtp.py')
-            parameters = new[keyword]
-            if keyword == 'SIZE' and re.fullmatch('[0-9]{1,18}', parameters):
-                parameters += f', {int(parameters) / 2**20:.0f} MiB'
-            self.note(f'{keyword}: {words}{": " * bool(parameters)}'
-                      f'{parameters}')
+            size = size_in_words(new[keyword])
+            self.note(f'{keyword} {new[keyword]}'.rstrip()
+                      + f': {words.replace("{size}", size)}')
         gone = [keyword for keyword in old if keyword not in new]
         if gone:
             self.note(f'No longer offered: {", ".join(gone)}. What was said '
@@ -858,7 +869,7 @@ class Connection:
         self.transcript = transcript
         self.timeout = timeout or REPLY_TIMEOUT
         self.final_timeout = timeout or FINAL_REPLY_TIMEOUT
-        self.awaited = collections.deque(['the connection'])
+        self.awaited = collections.deque([GREETING])
         self.heard: list[str] = []
         self._socket = sock
         self._received = b''
@@ -1164,8 +1175,9 @@ class Connection:
 # second list counts.
 # ---------------------------------------------------------------------------
 
-# A host name: labels of letters, digits and hyphens, with dots between them.
-LABEL = r'[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?'
+# A host name: labels of letters, digits and hyphens, with dots between them
+# (RFC 1035 2.3.1 and 2.3.4).
+LABEL = '[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?'
 DOMAIN = re.compile(rf'{LABEL}(?:\.{LABEL})*')
 
 Function = TypeVar('Function', bound=Callable[..., Any])
@@ -1226,21 +1238,20 @@ def open_socket(host: str, port: int, family: int = 0,
     failures: list[str] = []
     for kind, _, _, _, address in addresses:
         last = len(failures) + 1 == len(addresses)
-        sock = socket.socket(kind, socket.SOCK_STREAM)
-        sock.settimeout(timeout if last
-                        else min(timeout, NEXT_ADDRESS_TIMEOUT))
-        try:
-            sock.connect(address)
-            # Without this, EHLO would wait for the server to acknowledge the
-            # last octets of the TLS handshake: one round trip more.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return sock
-        except OSError as error:
-            sock.close()
-            failures.append(f'{address[0]}: {error.strerror or error}')
-        except BaseException:
-            sock.close()
-            raise
+        patience = timeout if last else min(timeout, NEXT_ADDRESS_TIMEOUT)
+        with contextlib.ExitStack() as on_failure:
+            try:
+                sock = socket.socket(kind, socket.SOCK_STREAM)
+                on_failure.callback(sock.close)
+                sock.settimeout(patience)
+                sock.connect(address)
+                # Without this, EHLO would wait for the server to acknowledge
+                # the last octets of the TLS handshake: one round trip more.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                on_failure.pop_all()
+                return sock
+            except OSError as error:
+                failures.append(f'{address[0]}: {error.strerror or error}')
     raise SMTPConnectError(
         f'no connection to {host}, port {port}.', details=failures,
         advice='Your turn: check server and port, and your network. Many '
@@ -1274,7 +1285,8 @@ def own_name(connection: Connection) -> str:
     a literal, such as '[192.0.2.7]' (RFC 5321 section 4.1.4).
     """
     name = SMTP_DOMAINNAME or socket.gethostname()
-    if '.' in name and DOMAIN.fullmatch(name):
+    if DOMAIN.fullmatch(name) and len(name) <= MAX_DOMAIN \
+            and re.search('[.].*[a-z]', name, re.IGNORECASE):
         return name
     return connection.local_address()
 
@@ -1318,8 +1330,6 @@ def say_hello(connection: Connection, name: str | None = None,
     connection.send_command(f'EHLO {name or own_name(connection)}', COMPLETED)
     extensions = read_extensions(connection.heard)
     connection.transcript.explain_extensions(extensions, before or {})
-    if connection.transcript.one_by_one:
-        extensions.pop('PIPELINING', None)  # a class wants to see each answer
     return extensions
 
 
@@ -1614,6 +1624,11 @@ def log_in(connection: Connection, extensions: Extensions, user: str,
 # ---------------------------------------------------------------------------
 
 
+def may_pipeline(connection: Connection, extensions: Extensions) -> bool:
+    """Tell whether commands may be sent together; not before a class."""
+    return 'PIPELINING' in extensions and not connection.transcript.one_by_one
+
+
 def dot_stuff(lines: bytes) -> bytes:
     """Double each dot that begins a line (RFC 5321 section 4.5.2).
 
@@ -1710,7 +1725,7 @@ def mail_command(extensions: Extensions, message: Message) -> str:
         SMTPNotSupportedError: It needs an extension that is not offered.
     """
     command = f'MAIL FROM:<{message.sender}>'
-    if 'SIZE' in extensions:
+    if 'SIZE' in extensions and message.pieces:
         command += f' SIZE={message.size}'                  # RFC 1870
         limit = extensions['SIZE']
         if re.fullmatch('[0-9]{1,18}', limit) and 0 < int(limit) < message.size:
@@ -1748,11 +1763,11 @@ def recipients_refused(refused: Mapping[str, Reply]) -> SMTPException:
     weight = [EXIT_TRY_LATER, EXIT_NO_PERMISSION, EXIT_NO_RECIPIENT]
     first, reply = next(iter(refused.items()))
     error = SMTPRecipientsRefused(
-        f'the server refused {first}, so the message went to nobody.',
+        'the server refused these recipients, so the message went to nobody:',
         command=f'RCPT TO:<{first}>', reply=reply, advice=advise(reply),
         exit_code=max(codes, key=weight.index),
         details=[f'{address}: {" ".join(str(answer).split())}'
-                 for address, answer in list(refused.items())[1:]])
+                 for address, answer in refused.items()])
     error.refused = refused
     return error
 
@@ -1794,7 +1809,7 @@ def send_envelope(connection: Connection, extensions: Extensions,
                 *(f'RCPT TO:<{address}>' for address in message.recipients),
                 'DATA']
     stop = {'mail': 1, 'rcpt': -1}.get(connection.transcript.quit_after)
-    size = MAX_GROUP if 'PIPELINING' in extensions else 1
+    size = MAX_GROUP if may_pipeline(connection, extensions) else 1
     replies: dict[str, Reply] = {}
     wrong: dict[str, Reply] = {}
     for start in range(0, len(commands[:stop]), size):
@@ -1900,10 +1915,11 @@ def send_message(connection: Connection, extensions: Extensions,
     finally:
         transcript.progress(message.size, message.size)
     # Whatever the reply to the dot is, QUIT comes next: one round trip less.
-    ending = ['.', 'QUIT'] if 'PIPELINING' in extensions else ['.']
+    ending = ['.', 'QUIT'] if may_pipeline(connection, extensions) else ['.']
     return send_final_dot(connection, pending, ending, message.message_id)
 
 
+@step('quit')
 def say_goodbye(connection: Connection) -> None:
     """Close the session politely.
 
@@ -1914,12 +1930,14 @@ def say_goodbye(connection: Connection) -> None:
     S: 221 2.0.0 Service closing transmission channel
     """
     connection.transcript.ask = None
+    seconds = min(QUIT_TIMEOUT, connection.timeout)
     try:
+        if GREETING in connection.awaited:
+            connection.read_reply(seconds=seconds)
         if not connection.awaited:
             connection.send_line('QUIT')
         if connection.awaited[0] == 'QUIT':
-            connection.read_reply(
-                seconds=min(QUIT_TIMEOUT, connection.timeout))
+            connection.read_reply(seconds=seconds)
     except (Exception, KeyboardInterrupt):
         pass                    # the verdict on the message stands already
 
@@ -1941,6 +1959,13 @@ def say_goodbye(connection: Connection) -> None:
 FIELD_NAME = re.compile('[!-9;-~]{1,76}')       # RFC 5322 2.2: no colon
 ATOM = r'[^\x00-\x20\x7f()<>\[\]:;@\\,."]+'     # RFC 5322 3.2.3, RFC 6532
 DOT_ATOM = re.compile(rf'{ATOM}(?:\.{ATOM})*')
+
+LONGEST_ADDRESS_FIELD = 'Disposition-Notification-To: '
+LIKE_ENCODED_WORD = re.compile(r'=\?[^?]*\?[^?]*\?[^?]*\?=')
+
+# Letters that RFC 5892 section 2.6 leaves out; hyphens at the end of a label.
+NOT_IN_DOMAINS = re.compile(
+    r'[\u0640\u07fa\u302e\u302f\u3031-\u3035\u303b]|(?:^|\.)-|-(?:\.|$)')
 
 # Characters that stand for themselves in an encoded-word, RFC 2047 section 5.
 Q_SAFE = re.compile('[A-Za-z0-9!*+/-]')
@@ -1984,13 +2009,20 @@ def pack(pieces: Iterable[str], limit: int) -> list[str]:
     return packed
 
 
-def encoded_words(text: str) -> list[str]:
+def encoded_words(text: str, beside: str = '') -> list[str]:
     """Write text as encoded-words (RFC 2047).
 
     Each stands for whole characters; a space between two of them is not part
     of the text. 'Grüße' becomes ['=?utf-8?q?Gr=C3=BC=C3=9Fe?='].
+
+    Args:
+        text: Of any length.
+        beside: What stands on the line before the first one.
     """
-    room = ENCODED_WORD - len('=?utf-8?q??=')
+    room = HEADER_LINE - len(beside)
+    if room < ENCODED_WORD // 2:        # then it begins a line of its own
+        room = ENCODED_WORD
+    room = min(room, ENCODED_WORD) - len('=?utf-8?q??=')
     q_forms = [
         '_' if character == ' '
         else character if Q_SAFE.fullmatch(character)
@@ -2001,11 +2033,15 @@ def encoded_words(text: str) -> list[str]:
     # With a character for each octet, pack() counts octets of UTF-8.
     octets = (character.encode().decode('latin-1') for character in text)
     return [f'=?utf-8?b?{to_base64(word.encode("latin-1").decode())}?='
-            for word in pack(octets, room * 3 // 4)]
+            for word in pack(octets, room // 4 * 3)]
 
 
-def unstructured(text: str) -> list[str]:
+def unstructured(name: str, text: str) -> list[str]:
     """Write free text, such as a subject, for a header field.
+
+    Args:
+        name: Of the field.
+        text: Without line ends.
 
     Returns:
         Words to put a space between. From the first word that needs it to
@@ -2016,13 +2052,17 @@ def unstructured(text: str) -> list[str]:
     # Split at single spaces; further ones stay with the word behind them.
     words = re.split('(?<! ) ', text)
     foreign = [number for number, word in enumerate(words)
-               if not re.fullmatch(' *[!-~]{1,900}', word) or '=?' in word]
+               if not re.fullmatch(' {0,60}[!-~]{1,900}', word)
+               or '=?' in word]
     if not foreign:
         return words
     first, last = foreign[0], foreign[-1] + 1
-    if words[first].startswith(' '):
-        first = max(0, first - 1)
-    return [*words[:first], *encoded_words(' '.join(words[first:last])),
+    if not words[first].strip(' ') or words[first].startswith(' '):
+        first = max(0, first - 1)       # its spaces go with a neighbour
+    if not words[last - 1].strip(' '):
+        last += 1
+    return [*words[:first],
+            *encoded_words(' '.join(words[first:last]), f'{name}: '),
             *words[last:]]
 
 
@@ -2044,7 +2084,7 @@ def phrase(name: str) -> list[str]:
         return words
     if plain and name.isprintable() and len(name) < ENCODED_WORD:
         return [quote(name)]
-    return encoded_words(name)
+    return encoded_words(name, LONGEST_ADDRESS_FIELD)
 
 
 def ascii_domain(domain: str) -> str:
@@ -2059,17 +2099,20 @@ def ascii_domain(domain: str) -> str:
     """
     encoded = domain
     if not domain.isascii():
-        encoded = domain.encode('idna').decode('ascii')
         # The codec follows the standard of 2003, which maps some letters to
         # others; the one of 2008 does not, and has no symbols either.
         letters = all(unicodedata.category(character)[0] in 'LMN'
-                      for character in domain if character not in '.-')
-        if not letters or encoded.encode().decode(
-                'idna') != domain.lower():
-            raise ValueError('its spelling is ambiguous')
-    if not DOMAIN.fullmatch(encoded) \
-            or max(map(len, encoded.split('.'))) > MAX_LABEL:
-        raise ValueError('it is no name of a host')
+                      for character in re.sub('[.\u00b7-]', '', domain))
+        try:
+            encoded = domain.encode('idna').decode('ascii')
+            same = encoded.encode().decode('idna').lower() == domain.lower()
+        except UnicodeError:
+            same = False
+        if not letters or not same or NOT_IN_DOMAINS.search(domain) \
+                or unicodedata.normalize('NFKC', domain) != domain:
+            raise ValueError('there is more than one way to spell its domain')
+    if not DOMAIN.fullmatch(encoded):
+        raise ValueError('what stands behind @ is no name of a host')
     return encoded
 
 
@@ -2142,6 +2185,7 @@ def name_of(tokens: Sequence[Token]) -> str:
     Raises:
         ValueError: It is none.
     """
+    tokens = [token for token in tokens if token[0] != 'comment']
     if any(kind not in ('atom', 'quoted') for kind, _ in tokens):
         raise ValueError('a name with special characters needs quotes')
     return ' '.join(re.sub(r'\\(.)', r'\1', text[1:-1]) if kind == 'quoted'
@@ -2161,8 +2205,8 @@ def address_of(tokens: Sequence[Token]) -> str:
     if kinds[1:] not in (['@', 'atom'], ['@', 'literal']):
         raise ValueError("it is not of the form 'user@host'")
     local, domain = name_of(tokens[:1]), tokens[2][1]
-    if not local.isprintable():
-        raise ValueError('the part before @ has a control character')
+    if not local.isprintable() or LIKE_ENCODED_WORD.search(local):
+        raise ValueError('the part before @ would be misread')
     if not DOT_ATOM.fullmatch(local):
         if kinds[0] != 'quoted':
             raise ValueError('the part before @ has a dot out of place')
@@ -2223,18 +2267,22 @@ def read_addresses(tokens: Iterable[Token]) -> AddressList:
     in_group = False
     for token in [*tokens, COMMA]:
         if token == COLON and not in_group and LESS not in mailbox:
+            if not mailbox:
+                raise ValueError('a group needs a name before its colon')
             words += phrase(name_of(mailbox))
+            if words[-1].startswith('=?'):
+                words.append('')        # an encoded-word stands by itself
             words[-1] += ':'
             mailbox, in_group = [], True
         elif token not in (COMMA, SEMICOLON):
             mailbox.append(token)
         else:
-            if mailbox:
+            if any(kind != 'comment' for kind, _ in mailbox):
                 found = read_mailbox(mailbox)
                 words += found.words
                 words[-1] += ','
                 addresses += found.addresses
-                mailbox = []
+            mailbox = []
             if token == SEMICOLON:
                 if not in_group:
                     raise ValueError('a semicolon ends only a group')
@@ -2247,28 +2295,36 @@ def read_addresses(tokens: Iterable[Token]) -> AddressList:
     return AddressList(words, addresses)
 
 
-def parse_addresses(field: str, text: str) -> AddressList:
+def parse_addresses(field: str, *texts: str) -> AddressList:
     """Read the addresses that a user wrote.
 
     Args:
         field: Where, for errors: 'To' or the like.
-        text: Addresses with commas between them, with or without names and
+        *texts: Addresses with commas between them, with or without names and
             groups: 'Bob <bob@example.org>, Friends: carol@example.com;'.
 
     Returns:
-        The list; an empty one for ''.
+        One list of them all.
 
     Raises:
         SMTPMessageError: Something in it is no address.
     """
-    try:
-        return read_addresses(tokens_of(check_text(field, text)))
-    except ValueError as error:
-        raise SMTPMessageError(
-            f'{field}: there is something wrong in "{text[:100]}": {error}.',
-            advice=f"{YOU}: write 'user@host' or 'Name <user@host>', with "
-            'commas between several; a name\nwith a comma needs "quotes".'
-        ) from None
+    words: list[str] = []
+    addresses: list[str] = []
+    for text in texts:
+        try:
+            found = read_addresses(tokens_of(check_text(field, text)))
+        except ValueError as error:
+            raise SMTPMessageError(
+                f'{field}: "{text[:100]}" is no address: {error}.',
+                advice=f"{YOU}: write 'user@host' or 'Name <user@host>', with "
+                'commas between several; a name\nwith a comma needs "quotes".'
+            ) from None
+        if words and found.words:
+            words[-1] += ','
+        words += found.words
+        addresses += found.addresses
+    return AddressList(words, addresses)
 
 
 def fold(name: str, words: Iterable[str]) -> str:
@@ -2283,9 +2339,9 @@ def fold(name: str, words: Iterable[str]) -> str:
     """
     lines = [f'{name}:']
     for word in words:
-        # The first word stays beside the name, as some programs expect it.
-        if len(lines[-1]) + 1 + len(word) > HEADER_LINE \
-                and lines[-1] != f'{name}:':
+        full = len(lines[-1]) + 1 + len(word) > HEADER_LINE
+        # Some programs want to see something beside the name.
+        if full and (lines[-1] != f'{name}:' or word.startswith('=?')):
             lines.append('')
         lines[-1] += f' {word}'
     return CRLF.join(lines) + CRLF
@@ -2337,7 +2393,7 @@ def get_formatted_date(zone: str | None = None) -> str:
                 f'there is no time zone named {zone}.',
                 advice="'smtp.py --timezones' lists the names.") from None
     return (f'{DAYS[now.weekday()]}, {now.day:02} {MONTHS[now.month - 1]} '
-            f'{now.year} {now:%H:%M:%S %z}')
+            f'{now.year} {now:%H:%M:%S} {now:%z}'[:31])
 
 
 def print_all_timezones() -> None:
@@ -2411,11 +2467,9 @@ def text_part(text: str, subtype: str = 'plain') -> Part:
             or re.search(f'[^\n]{{{MAX_TEXT_LINE + 2}}}', text):
         charset = 'utf-8'
         quoted = binascii.b2a_qp(octets)
-        base64 = binascii.b2a_base64(octets, newline=False)
-        if len(quoted) <= len(base64) * (BASE64_LINE + 2) // BASE64_LINE:
-            encoding, octets = 'quoted-printable', quoted
-        else:
-            encoding, octets = 'base64', cut_base64(base64)
+        base64 = cut_base64(binascii.b2a_base64(octets, newline=False))
+        encoding, octets = min(('quoted-printable', quoted),
+                               ('base64', base64), key=lambda way: len(way[1]))
     return Part(
         fold('Content-Type', [f'text/{subtype};', f'charset={charset}'])
         + fold('Content-Transfer-Encoding', [encoding]), [Piece(octets)])
@@ -2493,7 +2547,7 @@ class Attachment(Piece):
                     break
                 left -= len(octets)
                 yield cut_base64(binascii.b2a_base64(octets, newline=False))
-            if left or state_of(file) != self._state:
+            if left or file.read(1) or state_of(file) != self._state:
                 raise file_changed(self.path)
 
 
@@ -2605,7 +2659,7 @@ def further_fields(name: str, values: str | Sequence[str]) -> str:
     return ''.join(
         fold(name, parse_addresses(name, value).words
              if name.lower() in ADDRESS_FIELDS
-             else unstructured(check_text(name, value)))
+             else unstructured(name, check_text(name, value)))
         for value in ([values] if isinstance(values, str) else values))
 
 
@@ -2620,8 +2674,8 @@ def take_addresses(fields: dict[str, Any], name: str) -> AddressList:
         Its addresses; none if it is not there.
     """
     value = fields.pop(name, '')
-    values = [value] if isinstance(value, str) else list(value)
-    return parse_addresses(name, ', '.join(values))
+    return parse_addresses(name, *([value] if isinstance(value, str)
+                                   else value))
 
 
 def each_once(addresses: Iterable[str]) -> list[str]:
@@ -2687,12 +2741,14 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
         to = AddressList(['undisclosed-recipients:;'], [])
     message_id = make_message_id(sender.addresses[0])
     subject = check_text('Subject', fields.pop('Subject', ''))
-    date = check_text('Date', fields.pop('Date', '') or get_formatted_date())
+    date = fields.pop('Date', '') or get_formatted_date()
+    if not re.fullmatch(f'[ -~]{{1,{HEADER_LINE}}}', date):
+        raise SMTPMessageError(f'Date: {date[:100]!r} is none.')
     header = ''.join([
         fold('From', sender.words),
         fold('To', to.words) if to.words else '',
         fold('Cc', cc.words) if cc.words else '',
-        fold('Subject', unstructured(subject)),
+        fold('Subject', unstructured('Subject', subject)),
         fold('Date', [date]),
         fold('Message-ID', [message_id]),
         *(further_fields(*field) for field in fields.items()),
@@ -2750,11 +2806,17 @@ class StoredBody(Piece):
     def _read(self) -> Iterator[bytes]:
         """Yield the lines of the file, many at a time, their ends mended."""
         self._file.seek(self._start)
-        while True:
-            octets = self._file.read(BLOCK) + self._file.readline()
-            if not octets:
-                return
-            yield mend_line_ends(octets.decode('latin-1')).encode('latin-1')
+        lines, more = b'', True
+        while more:
+            octets = self._file.read(BLOCK)
+            lines, more = lines + octets, bool(octets)
+            # A CR at the very end may be the first half of a CRLF.
+            end = len(lines) if not more else 1 + max(
+                lines.rfind(b'\n'), lines.rfind(b'\r', 0, -1))
+            check_lines(lines[end:])
+            yield mend_line_ends(lines[:end].decode('latin-1')).encode(
+                'latin-1')
+            lines = lines[end:]
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the lines of the body, many at a time.
@@ -2789,7 +2851,8 @@ def read_header(file: BinaryIO) -> list[str]:
         SMTPMessageError: This is no header.
     """
     fields: list[str] = []
-    for number, octets in enumerate(file, 1):
+    for number, octets in enumerate(
+            iter(functools.partial(file.readline, BLOCK), b''), 1):
         line = octets.rstrip(b'\r\n').decode('utf-8', 'surrogateescape')
         if not line:
             break
@@ -2802,6 +2865,7 @@ def read_header(file: BinaryIO) -> list[str]:
                 f'line {number} is no header field: {line[:80]}',
                 advice=f'{YOU}: a finished message begins with its header '
                 'fields, and an empty line ends them.')
+        check_lines(octets.rstrip(b'\r\n') + CRLF.encode())
     return fields
 
 
@@ -2834,10 +2898,10 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
     def addresses(*names: str) -> list[str]:
         """Return the addresses in the fields of these names."""
         return [address for name in names for address in parse_addresses(
-            name, ', '.join(values.get(name.lower(), []))).addresses]
+            name, *values.get(name.lower(), [])[:latest]).addresses]
 
     # One who passes a message on puts fields of his own above the others.
-    resent = 'Resent-' if 'resent-from' in values else ''
+    resent, latest = ('Resent-', 1) if 'resent-from' in values else ('', None)
     senders = [sender] if sender else addresses(f'{resent}From')
     if len(senders) > 1:
         senders = addresses(f'{resent}Sender')
@@ -2857,8 +2921,12 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
     message_id = values.get('message-id', [make_message_id(senders[0])])[0]
     if 'message-id' not in values:
         header += fold('Message-ID', [message_id])
-    octets = (header + CRLF).encode('utf-8', 'surrogateescape')
-    check_lines(octets)
+    broken = re.search('(?m)^([^ \t:]+)[^:]*:.*[\ud800-\udfff]', header)
+    if broken:
+        raise SMTPMessageError(
+            f'the header field {broken[1]} is not UTF-8.',
+            advice=f'{YOU}: let your mail program write encoded-words.')
+    octets = (header + CRLF).encode()
     body = StoredBody(path, file)
     return Message(
         senders[0], to, message_id, [Piece(octets), body],
@@ -2940,10 +3008,9 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
     transcript = transcript or Transcript()
     transcript.protect(password)
     transcript.begin(open_socket)
+    context = tls_context(ca_file) if tls != 'none' else None
     sock = open_socket(server, port, family, timeout)
     with Connection(sock, transcript, timeout) as connection:
-        # This takes a while, in which the greeting travels.
-        context = tls_context(ca_file) if tls != 'none' else None
         try:
             if context and tls == 'implicit':
                 begin_tls(connection, context, server)
@@ -3128,10 +3195,18 @@ class Parser(argparse.ArgumentParser):
         """Raise SMTPUsageError, which becomes a verdict."""
         raise SMTPUsageError(f'{message}.')
 
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End after --help or --version, even if nobody can read it."""
+        try:
+            print(end=message or '', flush=True)
+        except OSError:
+            sys.stdout = None           # lest Python tries again when it ends
+        sys.exit(status)
+
 
 def port_number(text: str) -> int:
     """Read a port, or raise ValueError."""
-    if not 0 < int(text) < 65536:
+    if not re.fullmatch('[0-9]{1,5}', text) or not 0 < int(text) < 65536:
         raise ValueError
     return int(text)
 
@@ -3449,6 +3524,11 @@ def text_of(value: str) -> str:
         return decode_text(file.read())
 
 
+def standard_input() -> BinaryIO:
+    """Return standard input; nothing comes from it if it is closed."""
+    return sys.stdin.buffer if sys.stdin else io.BytesIO()
+
+
 class Draft:
     """What the user typed or piped, which must not be lost.
 
@@ -3464,7 +3544,7 @@ class Draft:
 
     def read(self) -> str:
         """Read the text from a pipe."""
-        self.octets = sys.stdin.buffer.read() if sys.stdin else b''
+        self.octets = standard_input().read()
         return decode_text(self.octets)
 
     def type(self) -> str:
@@ -3509,9 +3589,8 @@ class Draft:
 
 def envelope_of(options: argparse.Namespace) -> list[str]:
     """Return the recipients that the command line names."""
-    return parse_addresses('the command line', ', '.join(
-        [*options.recipients, *options.to, *options.cc, *options.bcc])
-    ).addresses
+    return parse_addresses('the command line', *options.recipients,
+                           *options.to, *options.cc, *options.bcc).addresses
 
 
 def open_message(options: argparse.Namespace, draft: Draft) -> Message:
@@ -3529,7 +3608,7 @@ def open_message(options: argparse.Namespace, draft: Draft) -> Message:
     import shutil
     import tempfile
     spool = tempfile.TemporaryFile()    # its size must be known beforehand
-    shutil.copyfileobj(sys.stdin.buffer, spool)
+    shutil.copyfileobj(standard_input(), spool)
     spool.seek(0)
     draft.message = read_message(spool, 'standard input', sender,
                                  envelope_of(options))
@@ -3643,11 +3722,10 @@ def keep_draft(options: argparse.Namespace, draft: Draft,
 def run_talk(options: argparse.Namespace, transcript: Transcript) -> Receipt:
     """Open a connection for the user to talk on."""
     transcript.echo = not is_terminal(sys.stdin)
+    context = None if options.tls == 'none' else tls_context(options.ca_file)
     sock = open_socket(options.server, options.port, options.family,
                        options.timeout)
     with Connection(sock, transcript, options.timeout) as connection:
-        context = None if options.tls == 'none' \
-            else tls_context(options.ca_file)
         if context and options.tls == 'implicit':
             connection.encrypt(context, options.server)
         return talk(connection, context, options.server, ask_command,
@@ -3676,10 +3754,10 @@ def run(options: argparse.Namespace, draft: Draft, transcript: Transcript,
     check_files(options)
     ask_sender(options)
     secret = find_secret(options, password, token)
-    if options.quit_after:
-        message = write_envelope(options)
-    elif options.message:
+    if options.message:
         message = open_message(options, draft)
+    elif options.quit_after:
+        message = write_envelope(options)
     else:
         message = write_message(options, draft)
     if options.dry_run:

@@ -98,7 +98,7 @@ def call(*args: str, input: bytes = b'', cwd: Any = None,
         env: Variables to add; the right SMTP_PASSWORD, if None.
     """
     output, errors = io.BytesIO(), io.BytesIO()
-    streams = {
+    streams: Dict[str, Any] = {
         'stdin': io.TextIOWrapper(io.BytesIO(input), 'utf-8'),
         'stdout': io.TextIOWrapper(output, 'utf-8'),
         'stderr': io.TextIOWrapper(errors, 'utf-8', 'backslashreplace')}

@@ -17,6 +17,8 @@ import email.header
 import email.message
 import email.policy
 import email.utils
+import functools
+import inspect
 import re
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple, TypeVar
 
@@ -31,6 +33,12 @@ Test = TypeVar('Test', bound=Callable[..., None])
 DATE = 'Mon, 23 Nov 2026 12:00:00 +0100'
 INFO = {'From': 'alice@example.com', 'To': 'bob@example.org',
         'Subject': 'Lunch', 'Date': DATE}
+
+# Where it can be strict, it knows no literals: bob@[192.0.2.7] is nobody.
+GETADDRESSES: Callable[[List[str]], List[Tuple[str, str]]] = (
+    functools.partial(email.utils.getaddresses, strict=False)
+    if 'strict' in inspect.signature(email.utils.getaddresses).parameters
+    else email.utils.getaddresses)
 
 # RFC 5322 section 3.3, without its obsolete forms
 DATE_FORM = re.compile(
@@ -146,7 +154,8 @@ def check_line(name: str, line: str) -> None:
 def read(octets: bytes) -> Mail:
     """Read a message with both forms of the parser; they must agree."""
     modern, old = read_modern(octets), read_old(octets)
-    for field, one, other in zip(Mail._fields, modern, old):
+    for field in Mail._fields:
+        one, other = getattr(modern, field), getattr(old, field)
         if field in ('sender', 'to', 'cc'):
             one, other = comparable(one), comparable(other)
         assert one == other, field
@@ -206,8 +215,7 @@ def read_old(octets: bytes) -> Mail:
         values = [re.sub('\r?\n(?=[ \t])', '', raw)
                   for raw in message.get_all(field, [])]
         return [(decoded(name), address)
-                for name, address in email.utils.getaddresses(values)
-                if address]
+                for name, address in GETADDRESSES(values) if address]
     texts = {'plain': '', 'html': ''}
     files = []
     for part in message.walk():

@@ -18,11 +18,10 @@ import tracemalloc
 from typing import Any, Iterator, List
 
 import pytest
-
 import reading
+from reading import DATE, compose, composed, fields, lint, octets_of, read, refused
+
 import smtp
-from reading import DATE, compose, composed, fields, lint, octets_of, read
-from reading import refused
 
 KIBI = 1024
 SURROGATE = '\udcff'    # an octet that is no UTF-8, in an argument
@@ -383,7 +382,16 @@ def test_long_names_leave_less_room(name: str, value: str) -> None:
     """A line with an encoded-word has at most 76 octets (RFC 2047 2)."""
     octets = composed({name: value.strip()})
     parsed = email.message_from_bytes(octets, policy=email.policy.default)
-    assert parsed[name] == value.strip()
+    # Up to Python 3.12 the space after a fold behind the colon is left there.
+    assert parsed[name].lstrip() == value.strip()
+
+
+def test_long_words_that_must_stay_as_they_are() -> None:
+    """An encoded Message-ID would be another one, and break the thread."""
+    name = f'<{"a" * 120}@example.org>'
+    octets = composed({'In-Reply-To': name, 'References': f'{name} {name}'})
+    assert fields(octets, 'In-Reply-To') == [name]
+    assert fields(octets, 'References') == [f'{name} {name}']
 
 
 @pytest.mark.parametrize('field', ['Reply-To', 'Sender', 'Mail-Followup-To'])

@@ -12,12 +12,12 @@ import pathlib
 from typing import Any, Dict, List, Tuple
 
 import pytest
+import reading
 from hypothesis import assume, event, example, given
 from hypothesis import strategies as st
-
-import reading
-import smtp
 from reading import examples
+
+import smtp
 
 # Any text that has no half characters; and what may stand in a header.
 TEXT = st.text(st.characters(exclude_categories=['Cs']), max_size=300)
@@ -39,7 +39,9 @@ DOT_ATOM = st.lists(st.text(ATEXT, min_size=1, max_size=9), min_size=1,
 ODD = st.text(' !"#@,.:;<>()[]\\ab', min_size=1, max_size=20)
 LABEL = st.from_regex('[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?', fullmatch=True)
 DOMAIN = st.one_of(
-    st.lists(LABEL, min_size=1, max_size=4).map('.'.join),
+    st.tuples(st.lists(LABEL, max_size=3), st.from_regex(
+        '[a-z]([a-z0-9-]{0,20}[a-z0-9])?', fullmatch=True)).map(
+            lambda labels: '.'.join([*labels[0], labels[1]])),
     st.ip_addresses(v=4).map('[{}]'.format),
     st.ip_addresses(v=6).map('[IPv6:{}]'.format))
 
