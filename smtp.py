@@ -87,6 +87,7 @@ import contextlib
 import datetime
 import functools
 import io
+import itertools
 import os
 import re
 import signal
@@ -249,7 +250,17 @@ def escape(text: str) -> str:
 # of replies that people really meet.
 # ---------------------------------------------------------------------------
 
-MAX_SHOWN_REPLY = 1000      # characters; the transcript has the rest
+MAX_SHOWN_REPLY = 160       # characters; the transcript has the rest
+ERROR_LINE = 79
+
+
+def first_sentence(text: str) -> str:
+    """Cut a long diagnosis at the end of a sentence, and say that it was."""
+    if len(text) <= MAX_SHOWN_REPLY:
+        return text
+    sentence = re.match(f'(?s)(.{{20,{MAX_SHOWN_REPLY}}}[.;])(?= |$)', text)
+    return (sentence[0] if sentence else text[:MAX_SHOWN_REPLY]) \
+        + ' ... (-v shows all)'
 
 
 class SMTPException(Exception):
@@ -285,13 +296,15 @@ class SMTPException(Exception):
 
     def __str__(self) -> str:
         """Return the problem, the server's reply, and the advice."""
+        import textwrap
         said = str(self.reply or '') if self.quotes_reply else ''
-        if len(said) > MAX_SHOWN_REPLY:
-            said = said[:MAX_SHOWN_REPLY] + '... (-v shows all)'
         lines = [self.problem, *(f'  {line}' for line in self.details),
-                 *(f'  S: {line}' for line in said.split('\n') if line),
-                 *self.advice.split('\n')]
-        return '\n'.join(escape(line) for line in lines if line)
+                 *(f'  S: {line}' for line in first_sentence(said).split('\n')
+                   if line)]
+        for paragraph in self.advice.split('\n'):
+            lines += textwrap.wrap(paragraph, ERROR_LINE,
+                                   break_on_hyphens=False)
+        return '\n'.join(escape(line) for line in lines)
 
 
 class SMTPUsageError(SMTPException):
@@ -376,14 +389,14 @@ class SMTPDeliveryUnknown(SMTPException):
     exit_code = EXIT_MAY_HAVE_BEEN_SENT
     may_have_been_sent = True
     advice = ('The server had the whole message when its answer was lost. '
-              'Sending it again may\ndeliver it twice: first look whether it '
+              'Sending it again may deliver it twice: first look whether it '
               'has arrived.')
 
 
 YOU, ADMINISTRATOR, WAIT = (
     'Your turn', "Your administrator's turn", 'Wait')
 
-# Replies that people really meet: a pattern for reply code and text, whose
+# Replies that people really meet: a pattern for "command: code text", whose
 # turn it is, and one thing to do. The first that fits counts.
 ADVICE = (
     # Office 365
@@ -391,67 +404,73 @@ ADVICE = (
      'turn on authenticated SMTP for this mailbox:\nSet-CASMailbox -Identity '
      'ADDRESS -SmtpClientAuthenticationDisabled $false'),
     ('SmtpClientAuthentication is disabled for the Mailbox', ADMINISTRATOR,
-     'turn on "Authenticated SMTP" for this mailbox\n(Microsoft 365 admin '
+     'turn on "Authenticated SMTP" for this mailbox (Microsoft 365 admin '
      'center: Active users, Mail, Manage email apps).'),
     ('security defaults policy', ADMINISTRATOR,
-     'the security defaults of the organization\nforbid passwords here. Use a '
+     'the security defaults of the organization forbid passwords here. Use a '
      'token (--auth xoauth2), or have an exception made.'),
     ('did not meet the criteria to be authenticated', ADMINISTRATOR,
-     'a policy forbids this login (conditional access,\nor authentication '
+     'a policy forbids this login (conditional access, or authentication '
      "policy); the user's sign-in log says which."),
-    (r'basic authentication is disabled|5\.7\.30', YOU,
+    (r'basic authentication is disabled|5\d\d 5\.7\.30\b', YOU,
      'this server takes no passwords any more: use a token, with --auth '
      'xoauth2.'),
     ('user credentials were incorrect', YOU,
-     'check user name (-u) and password. With two-step login\nan app password '
+     'check user name (-u) and password. With two-step login an app password '
      'or a token (--auth xoauth2) is needed.'),
-    (r'535 5\.7\.3', YOU,
-     'check user name (-u, the whole address) and password. If they\nare '
+    ('^AUTH XOAUTH2: 5', YOU,
+     'get a new token, for they expire within hours. It must be for this very '
+     'user, and for the scope that sends mail (Office 365: '
+     'https://outlook.office.com/SMTP.Send). If it is, authenticated SMTP may '
+     'be off for the mailbox.'),
+    (r'535 5\.7\.3\b', YOU,
+     'check user name (-u, the whole address) and password. If they are '
      'right, authenticated SMTP may be off for the mailbox.'),
-    (r'504.*5\.7\.4', YOU,
+    (r'504 5\.7\.4\b', YOU,
      'the server does not take this way of logging in: try another --auth.'),
-    (r'5\.7\.60|5\.2\.252|[Ss]end ?[Aa]s', YOU,
-     'this login may not send as that sender: put your own address\ninto '
+    (r'5\d\d 5\.7\.60\b|5\d\d 5\.2\.252\b|SendAsDenied', YOU,
+     'this login may not send as that sender: put your own address into '
      '--from, or ask for the right "Send As".'),
-    (r'432.*4\.3\.2', WAIT,
-     'a mailbox may have three connections at a time. Try again in a '
-     'minute.'),
-    (r'421.*4\.7\.66', ADMINISTRATOR,
-     'the server wants TLS 1.2 or later, and this\nconnection has less: '
-     'update Python and OpenSSL.'),
-    (r'501.*5\.5\.4', YOU,
+    (r'432 4\.3\.2\b', WAIT,
+     'a mailbox may have three connections at a time. Try again in a minute.'),
+    (r'421 4\.7\.66\b', ADMINISTRATOR,
+     'the server wants TLS 1.2 or later, and this connection has less: update '
+     'Python and OpenSSL.'),
+    (r'501 5\.5\.4\b', YOU,
      'the server does not like our name: give it one with --ehlo.'),
-    (r'5\.2\.0.*[Qq]uota|[Ss]ubmission ?[Qq]uota', WAIT,
+    ('SubmissionQuotaExceeded', WAIT,
      'you have sent as much as your provider allows in a day.'),
+    (r'^the final dot: 5\d\d 5\.2\.2\b', YOU,
+     'your own mailbox is full, where a copy of the message would be kept: '
+     'empty it.'),
     # all servers
-    (r'534.*5\.7\.9|[Aa]pplication-specific password', YOU,
-     'this account has two-step login: make an app password in\nits security '
+    (r'534 5\.7\.9\b|[Aa]pplication-specific password', YOU,
+     'this account has two-step login: make an app password in its security '
      'settings, and use that as the password.'),
-    (r'5\.7\.54|5\.7\.57|(?i:relay)|^530', YOU,
-     'the server passes mail on only for people who log in: leave\nout --auth '
-     'none and --tls none, and use the port for submission, 587.'),
-    (r'5\.2\.2|(?i:quota|mailbox (is )?full)', WAIT,
-     'the mailbox of the recipient is full. Tell them in another way.'),
-    (r'5\.3\.4|^552', YOU,
-     'the message is too large: send fewer attachments, or a link.'),
-    ('^45.*(?i:gr[ae]y ?list|try again)', WAIT,
-     'the server looks whether you come back, as most spammers do not.\n'
-     'Send the same again in a quarter of an hour.'),
-    (r'5\.1\.1|(?i:user unknown|no such user)', YOU,
+    (r'5\d\d 5\.1\.10?\b|(?i:user unknown|no such user)', YOU,
      'there is no such address: look for a typing error.'),
     ('(?i:spamhaus|block ?list|blacklist)', ADMINISTRATOR,
      'your network is on a list of senders of spam.'),
-    ('^535', YOU,
-     'check the user name (-u, else the address of --from) and the '
-     'password.'),
-    ('^4', WAIT, 'the trouble is temporary: try again later.'),
-    ('^5', YOU, 'the refusal is final: the same again will not help.'),
+    (r'5\d\d 5\.7\.5[47]\b|(?i:relay)|: 530\b', YOU,
+     'the server passes mail on only for people who log in: leave out --auth '
+     'none and --tls none, and use the port for submission, 587.'),
+    (r'^RCPT.*: \d\d\d [45]\.2\.2\b|(?i:over quota|mailbox (is )?full)', WAIT,
+     'the mailbox of the recipient is full. Tell them in another way.'),
+    (r'5\d\d 5\.(3\.4|2\.3)\b|: 552\b(?! 5)', YOU,
+     'the message is too large: send fewer attachments, or a link.'),
+    ('(?i)gr[ae]y-?list|^RCPT.*: 45.*(try again|come back)', WAIT,
+     'the server looks whether you come back, as most spammers do not. Send '
+     'the same again in a quarter of an hour.'),
+    (': 535', YOU,
+     'check the user name (-u, else the address of --from) and the password.'),
+    (': 4', WAIT, 'the trouble is temporary: try again later.'),
+    (': 5', YOU, 'the refusal is final: the same again will not help.'),
 )
 
 
-def advise(reply: Reply) -> str:
+def advise(command: str, reply: Reply) -> str:
     """Say whose turn it is after a refusal, and what to do."""
-    said = f'{reply.code} {reply.text}'
+    said = f'{command}: {reply.code} {reply.text}'
     return next((f'{turn}: {action}' for pattern, turn, action in ADVICE
                  if re.search(pattern, said)), '')
 
@@ -489,7 +508,8 @@ def refusal(command: str, reply: Reply) -> SMTPException:
         else f'the server cannot do {command} now.'
     too_large = reply.code == EXCEEDED_STORAGE
     return SMTPResponseException(
-        problem, command=command, reply=reply, advice=advise(reply),
+        problem, command=command, reply=reply,
+        advice=advise(command, reply),
         exit_code=exit_code_of(
             reply, EXIT_BAD_MESSAGE if too_large else EXIT_UNAVAILABLE))
 
@@ -599,6 +619,7 @@ class Transcript:
         plain = os.environ.get('NO_COLOR') or os.environ.get('TERM') == 'dumb'
         self._colours = COLOURS if is_terminal(stream) and not plain else {}
         self._narration: list[str] = []
+        self._challenged = False
         self._meter_begun = self._meter_due = 0.0
 
     @property
@@ -631,14 +652,13 @@ class Transcript:
 
         Args:
             mark: 'C:', 'S:', or '--' for what is no line on the wire.
-            text: The line without its end, secrets masked.
+            text: The line without its end.
             comment: What to say beside it, or ''.
         """
         if self.stream is None:
             return
-        line = escape(f'{mark} {text}')
-        if comment:
-            line += f'   # {escape(self.hide(comment))}'
+        beside = f'   # {comment}' if comment else ''
+        line = escape(self.hide(f'{mark} {text}{beside}'))
         if mark in self._colours:
             line = f'{self._colours[mark]}{line}{NO_COLOUR}'
         try:
@@ -656,15 +676,18 @@ class Transcript:
 
     def client(self, line: str) -> None:
         """Show a line that the client sends, secrets masked."""
-        self.events.append(('C:', line))
-        words = line.split(' ')
-        login = words[:2] == ['AUTH', 'LOGIN'] and len(words) == 3
+        login = re.fullmatch('(AUTH LOGIN )?([A-Za-z0-9+/=]+)', line)
+        meaning = from_base64(login[2]) if login and (
+            login[1] or self._challenged) else ''
         if self.echo:
-            self.write('C:', line, from_base64(words[2]) if login else '')
+            self.write('C:', line, meaning)
+
+    def sent(self, lines: Iterable[str]) -> None:
+        """Keep for the diagram what was shown, now that it is sent."""
+        self.events += [('C:', line) for line in lines]
 
     def message(self, outline: Iterable[str]) -> None:
         """Show the message; its outline is made only if somebody looks."""
-        self.events.append(('C:', '(the message)'))
         for line in outline if self.stream else ():
             self.write('C:', line)
 
@@ -676,9 +699,9 @@ class Transcript:
             elapsed: Seconds that the reply took, with its last line.
         """
         self.events.append(('S:', line))
-        challenge = line.startswith(f'{CHALLENGE} ')
+        self._challenged = line.startswith(f'{CHALLENGE} ')
         self.write('S:', line, ', '.join(filter(None, [
-            from_base64(line[4:]) if challenge else '',
+            from_base64(line[4:]) if self._challenged else '',
             f'{elapsed * 1000:.0f} ms' if elapsed >= 0.001 else ''])))
 
     # Explaining
@@ -731,7 +754,10 @@ class Transcript:
             SMTPStopped: The user wants to end here.
         """
         while self.ask is not None:
-            answer = self.ask('-- Enter: send it; ?: explain; q: quit ')
+            try:
+                answer = self.ask('-- Enter: send it; ?: explain; q: quit ')
+            except EOFError:
+                answer = 'q'
             if not answer:
                 return
             if answer == '?':
@@ -812,11 +838,11 @@ TLS_PROBLEMS = {                # by the numbers of OpenSSL's X509_V_ERR_...
     62: 'is for another name',
     64: 'is for another address',
 }
-OLD_TLS = ('The server has only old versions of TLS, which are not safe: it '
-           'must be updated.')
+OLD_TLS = (f'{ADMINISTRATOR}: the server has only old versions of TLS, which '
+           'are not safe: it must be updated.')
 TLS_ADVICE = {
-    'WRONG_VERSION_NUMBER': 'The server does not begin with TLS on this port: '
-    'use --tls starttls\n(usual on port 587), or port 465 for implicit TLS.',
+    'WRONG_VERSION_NUMBER': f'{YOU}: the server does not begin with TLS on '
+    'this port: use --tls starttls (usual on port 587), or port 465.',
     'TLSV1_ALERT_PROTOCOL_VERSION': OLD_TLS,
     'UNSUPPORTED_PROTOCOL': OLD_TLS,
 }
@@ -861,6 +887,7 @@ class Connection:
             oldest first.
         heard: The lines of the latest reply as they came; those of a Reply
             are masked.
+        last_code: The reply code of the latest reply.
     """
 
     def __init__(self, sock: socket.socket, transcript: Transcript,
@@ -871,6 +898,7 @@ class Connection:
         self.final_timeout = timeout or FINAL_REPLY_TIMEOUT
         self.awaited = collections.deque([GREETING])
         self.heard: list[str] = []
+        self.last_code = 0
         self._socket = sock
         self._received = b''
 
@@ -1012,7 +1040,8 @@ class Connection:
             self.transcript.server(
                 line[:4] + masked[-1],
                 time.monotonic() - began if more != '-' else 0)
-        reply = Reply(int(line[:3]), tuple(masked))
+        self.last_code = int(line[:3])
+        reply = Reply(self.last_code, tuple(masked))
         self.transcript.explain_reply(reply)
         command = self.awaited.popleft()
         if reply.code == NOT_AVAILABLE \
@@ -1091,6 +1120,7 @@ class Connection:
             self.refuse_unasked()
         self.send_octets((CRLF.join(lines) + CRLF).encode())
         self.awaited.extend(shown or line for line in lines)
+        self.transcript.sent(shown or line for line in lines)
 
     def send_line(self, line: str, shown: str = '') -> None:
         """Send one line, as send_lines does."""
@@ -1146,10 +1176,10 @@ class Connection:
             raise SMTPProtocolError(
                 f'the certificate of {host} {problem}.',
                 details=[f'It is {shown}.'], command='TLS', advice=(
-                    'Nothing secret was sent: somebody may be listening in, '
-                    'as some antivirus programs do.\nCheck the name of the '
-                    'server. An authority of your own goes in with --ca-file.'
-                )) from None
+                    f'{YOU}: check the name of the server. Somebody may be '
+                    'listening in, as some antivirus programs do; nothing '
+                    'secret was sent. An authority of your own goes in with '
+                    '--ca-file.')) from None
         except OSError as error:
             if not isinstance(error, ssl.SSLError) \
                     or isinstance(error, ssl.SSLEOFError):
@@ -1232,8 +1262,8 @@ def open_socket(host: str, port: int, family: int = 0,
         raise SMTPConnectError(
             f'the name {host} could not be looked up now.' if later
             else f'there is no host named {host}.',
-            advice='Wait: or is this computer offline?' if later
-            else 'Your turn: look for a typing error in --server.',
+            advice=f'{WAIT}: or is this computer offline?' if later
+            else f'{YOU}: look for a typing error in --server.',
             exit_code=EXIT_TRY_LATER if later else EXIT_NO_HOST) from None
     failures: list[str] = []
     for kind, _, _, _, address in addresses:
@@ -1254,8 +1284,8 @@ def open_socket(host: str, port: int, family: int = 0,
                 failures.append(f'{address[0]}: {error.strerror or error}')
     raise SMTPConnectError(
         f'no connection to {host}, port {port}.', details=failures,
-        advice='Your turn: check server and port, and your network. Many '
-        'networks block port 25,\nsome 587 too; then --port 465 may work.')
+        advice=f'{YOU}: check server and port, and your network. Many '
+        'networks block port 25, some 587 too; then --port 465 may work.')
 
 
 @step('connect')
@@ -1273,8 +1303,8 @@ def read_greeting(connection: Connection) -> None:
     try:
         connection.read_reply(SERVICE_READY)
     except SMTPServerDisconnected as error:
-        error.advice = ('Your turn: a server that says nothing may wait for '
-                        'TLS (--tls implicit, port 465).\n' + error.advice)
+        error.advice = (f'{YOU}: a server that says nothing may wait for TLS '
+                        f'(--tls implicit, port 465). {error.advice}')
         raise
 
 
@@ -1365,6 +1395,20 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     return context
 
 
+def secure(connection: Connection, context: ssl.SSLContext, host: str) -> None:
+    """Begin TLS after the 220 to STARTTLS, if nothing else came with it.
+
+    Raises:
+        SMTPProtocolError: Once TLS has begun, what came would pass for words
+            of the server.
+    """
+    if connection.has_unread():
+        raise SMTPProtocolError(
+            'more than its 220 came in answer to STARTTLS, so somebody may '
+            'be putting words into the session.', command='STARTTLS')
+    connection.encrypt(context, host)
+
+
 @step('tls')
 def begin_tls(connection: Connection, context: ssl.SSLContext,
               host: str) -> None:
@@ -1406,16 +1450,11 @@ def start_tls(connection: Connection, extensions: Extensions,
         raise SMTPNotSupportedError(
             f'{host} does not offer encryption (STARTTLS) here, so nothing '
             'secret was sent to it.', command='STARTTLS', advice=(
-                'Your turn: use the port for submission (587, or 465). If the '
-                'server does offer STARTTLS\nelsewhere, somebody on the way '
+                f'{YOU}: use the port for submission (587, or 465). If the '
+                'server does offer STARTTLS elsewhere, somebody on the way '
                 'may be taking it out.'))
     connection.send_command('STARTTLS', SERVICE_READY)
-    if connection.has_unread():
-        # Once TLS has begun, this would pass for words of the server.
-        raise SMTPProtocolError(
-            'more than its 220 came in answer to STARTTLS, so somebody may '
-            'be putting words into the session.', command='STARTTLS')
-    connection.encrypt(context, host)
+    secure(connection, context, host)
 
 
 # ---------------------------------------------------------------------------
@@ -1517,13 +1556,9 @@ def auth_xoauth2(connection: Connection, user: str, token: str) -> Reply:
     if reply.code < 500:
         return reply
     raise SMTPAuthenticationError(
-        f'the server refused the access token of {user}, and says: '
-        + reason[:MAX_SHOWN_REPLY], command='AUTH XOAUTH2', reply=reply,
-        advice=f'{YOU}: get a new token, for they expire within hours. It '
-        'must be for this very user, and for\nthe scope that sends mail '
-        '(Office 365: https://outlook.office.com/SMTP.Send).\nIf it is, '
-        'authenticated SMTP may be off for the mailbox: ask your '
-        'administrator.')
+        f'the server refused the access token of {user}.', reply=reply,
+        details=[f'It says: {first_sentence(reason)}'],
+        command='AUTH XOAUTH2', advice=advise('AUTH XOAUTH2', reply))
 
 
 MECHANISMS: dict[str, Callable[[Connection, str, str], Reply]] = {
@@ -1590,8 +1625,6 @@ def log_in(connection: Connection, extensions: Extensions, user: str,
         raise SMTPConfigurationError('the password is empty.')
     try:
         reply = MECHANISMS[mechanism](connection, user, password)
-        if reply.code == CHALLENGE:
-            connection.send_command('*')    # "I give up", RFC 4954 section 4
     except SMTPAuthenticationError:
         raise
     except SMTPResponseException as error:
@@ -1605,7 +1638,7 @@ def log_in(connection: Connection, extensions: Extensions, user: str,
         f'the server refused the login of {user} by {mechanism}.',
         command=f'AUTH {mechanism}', reply=reply,
         exit_code=exit_code_of(reply, EXIT_NO_PERMISSION),
-        advice=advise(reply))
+        advice=advise(f'AUTH {mechanism}', reply))
 
 
 # ---------------------------------------------------------------------------
@@ -1764,7 +1797,8 @@ def recipients_refused(refused: Mapping[str, Reply]) -> SMTPException:
     first, reply = next(iter(refused.items()))
     error = SMTPRecipientsRefused(
         'the server refused these recipients, so the message went to nobody:',
-        command=f'RCPT TO:<{first}>', reply=reply, advice=advise(reply),
+        command=f'RCPT TO:<{first}>', reply=reply,
+        advice=advise('RCPT', reply),
         exit_code=max(codes, key=weight.index),
         details=[f'{address}: {" ".join(str(answer).split())}'
                  for address, answer in refused.items()])
@@ -1854,9 +1888,11 @@ def send_final_dot(connection: Connection, pending: bytes,
         SMTPResponseException: The server refused the message.
         SMTPDeliveryUnknown: No reply came to the dot, or a strange one.
     """
+    transcript = connection.transcript
     for line in ending:
-        connection.transcript.client(line)
+        transcript.client(line)
     try:
+        transcript.sent(['(the message)', *ending])
         connection.send_octets(
             pending + ''.join(line + CRLF for line in ending).encode())
         connection.awaited.extend(['the final dot', *ending[1:]])
@@ -1934,6 +1970,10 @@ def say_goodbye(connection: Connection) -> None:
     try:
         if GREETING in connection.awaited:
             connection.read_reply(seconds=seconds)
+        if connection.last_code == CHALLENGE:
+            connection.send_command('*')    # "I give up", RFC 4954 section 4
+        if connection.last_code == START_MAIL_INPUT:
+            return              # only hanging up ends a message without a dot
         if not connection.awaited:
             connection.send_line('QUIT')
         if connection.awaited[0] == 'QUIT':
@@ -1990,7 +2030,7 @@ def check_text(what: str, text: str) -> str:
             f'{what} has a character that cannot be sent at position '
             f'{found.start() + 1}: {text[:100]!r}',
             advice=f'{YOU}: take it out. Line ends, NUL and broken UTF-8 are '
-            'not sent, since they could\nadd header fields or recipients.')
+            'not sent, since they could add header fields or recipients.')
     return text
 
 
@@ -2255,6 +2295,20 @@ def read_mailbox(tokens: Sequence[Token]) -> AddressList:
     return AddressList(words, [address])
 
 
+def group_name(tokens: Sequence[Token]) -> list[str]:
+    """Write the name of a group, up to its colon.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if not tokens:
+        raise ValueError('a group needs a name before its colon')
+    words = phrase(name_of(tokens))
+    if words[-1].startswith('=?'):
+        return [*words, ':']            # an encoded-word stands by itself
+    return [*words[:-1], f'{words[-1]}:']
+
+
 def read_addresses(tokens: Iterable[Token]) -> AddressList:
     """Read a list of mailboxes and groups (RFC 5322 section 3.4).
 
@@ -2267,12 +2321,7 @@ def read_addresses(tokens: Iterable[Token]) -> AddressList:
     in_group = False
     for token in [*tokens, COMMA]:
         if token == COLON and not in_group and LESS not in mailbox:
-            if not mailbox:
-                raise ValueError('a group needs a name before its colon')
-            words += phrase(name_of(mailbox))
-            if words[-1].startswith('=?'):
-                words.append('')        # an encoded-word stands by itself
-            words[-1] += ':'
+            words += group_name(mailbox)
             mailbox, in_group = [], True
         elif token not in (COMMA, SEMICOLON):
             mailbox.append(token)
@@ -2318,7 +2367,7 @@ def parse_addresses(field: str, *texts: str) -> AddressList:
             raise SMTPMessageError(
                 f'{field}: "{text[:100]}" is no address: {error}.',
                 advice=f"{YOU}: write 'user@host' or 'Name <user@host>', with "
-                'commas between several; a name\nwith a comma needs "quotes".'
+                'commas between several; a name with a comma needs "quotes".'
             ) from None
         if words and found.words:
             words[-1] += ','
@@ -2921,11 +2970,11 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
     message_id = values.get('message-id', [make_message_id(senders[0])])[0]
     if 'message-id' not in values:
         header += fold('Message-ID', [message_id])
-    broken = re.search('(?m)^([^ \t:]+)[^:]*:.*[\ud800-\udfff]', header)
-    if broken:
-        raise SMTPMessageError(
-            f'the header field {broken[1]} is not UTF-8.',
-            advice=f'{YOU}: let your mail program write encoded-words.')
+    for field in fields:
+        if re.search('[\ud800-\udfff]', field):
+            raise SMTPMessageError(
+                f'the header field {field.partition(":")[0]} is not UTF-8.',
+                advice=f'{YOU}: let your mail program write encoded-words.')
     octets = (header + CRLF).encode()
     body = StoredBody(path, file)
     return Message(
@@ -2964,6 +3013,17 @@ class Receipt(NamedTuple):
         if self.message_id:
             verdict += f' (Message-ID {self.message_id})'
         return escape(verdict)
+
+
+def check_secret(secret: str) -> str:
+    """Refuse a password or token that is no text.
+
+    Raises:
+        SMTPConfigurationError: It is not UTF-8.
+    """
+    if re.search('[\ud800-\udfff]', secret):
+        raise SMTPConfigurationError('the password is not UTF-8.')
+    return secret
 
 
 def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
@@ -3006,7 +3066,7 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
         SMTPStopped: The user ended the session before.
     """
     transcript = transcript or Transcript()
-    transcript.protect(password)
+    transcript.protect(check_secret(password))
     transcript.begin(open_socket)
     context = tls_context(ca_file) if tls != 'none' else None
     sock = open_socket(server, port, family, timeout)
@@ -3081,7 +3141,7 @@ def as_typed(line: str) -> str:
 
 
 def type_login(connection: Connection, reply: Reply, read_line: Prompt,
-               read_secret: Prompt) -> None:
+               read_secret: Prompt) -> Reply:
     """Let the user answer the challenges of a login.
 
     Args:
@@ -3089,6 +3149,9 @@ def type_login(connection: Connection, reply: Reply, read_line: Prompt,
         reply: The first challenge.
         read_line: Reads a line.
         read_secret: Reads a line without showing it.
+
+    Returns:
+        The first reply that is no challenge.
     """
     while reply.code == CHALLENGE:
         challenge = from_base64(reply.text) or reply.text
@@ -3099,6 +3162,7 @@ def type_login(connection: Connection, reply: Reply, read_line: Prompt,
             connection.transcript.protect(answer)
         line = answer[1:] if answer.startswith('!') else to_base64(answer)
         reply = connection.send_command(line, shown=shown)
+    return reply
 
 
 def type_message(connection: Connection, read_line: Prompt) -> Reply:
@@ -3110,19 +3174,72 @@ def type_message(connection: Connection, read_line: Prompt) -> Reply:
 
     Returns:
         The reply to the final dot.
+
+    Raises:
+        SMTPStopped: The input has ended before.
     """
     connection.transcript.note(
         'Every line goes as you type it: to double a dot that begins a line '
         'is your part here. A line with only a dot ends the message.')
     while True:
-        line = read_line('C: ')
+        try:
+            line = read_line('C: ')
+        except EOFError:
+            connection.close()      # without the final dot nothing is sent
+            raise SMTPStopped('your input ended before the dot.') from None
         if line == '.':
             return send_final_dot(connection, b'', ['.'], 'as typed')
         connection.transcript.client(line)
         connection.send_octets((line + CRLF).encode())
 
 
-def talk(connection: Connection, context: ssl.SSLContext | None, host: str,
+def type_command(connection: Connection, read_line: Prompt,
+                 read_secret: Prompt) -> tuple[str, Reply]:
+    """Let the user type one command, and what belongs to it.
+
+    Args:
+        connection: To the server.
+        read_line: Reads a line.
+        read_secret: Reads a line without showing it.
+
+    Returns:
+        What was typed, and the last reply to it.
+    """
+    while True:
+        try:
+            line = read_line('C: ')
+        except EOFError:
+            line = 'QUIT'
+        if connection.encrypted or not re.match('(?i)!?AUTH ', line):
+            break
+        connection.transcript.note(
+            'Not sent: base64 is no encryption, so everybody on the way could '
+            'read it. Say STARTTLS first.')
+    reply = connection.send_command(as_typed(line))
+    if reply.code == CHALLENGE:
+        reply = type_login(connection, reply, read_line, read_secret)
+    elif reply.code == START_MAIL_INPUT:
+        try:
+            reply = type_message(connection, read_line)
+        except SMTPResponseException as error:
+            assert error.reply is not None
+            if error.reply.code == NOT_AVAILABLE:
+                raise
+            reply = error.reply
+    return line, reply
+
+
+def follow_envelope(recipients: list[str], line: str, reply: Reply
+                    ) -> list[str]:
+    """Return the recipients that the server has taken, after a command."""
+    if re.match('(?i)MAIL|RSET|EHLO', line):
+        return []
+    if re.match('(?i)RCPT', line) and reply.code in WELCOME['RCPT']:
+        return [*recipients, line.partition(':')[2].strip('<> ')]
+    return recipients
+
+
+def talk(connection: Connection, context: ssl.SSLContext, host: str,
          read_line: Prompt, read_secret: Prompt) -> Receipt:
     """Let the user type the commands of a session.
 
@@ -3141,31 +3258,29 @@ def talk(connection: Connection, context: ssl.SSLContext | None, host: str,
         SMTPException: The session cannot go on.
     """
     transcript = connection.transcript
+    extensions: Extensions = {}
     recipients: list[str] = []
     receipt = None
     reply = connection.read_reply(SERVICE_READY)
-    while reply.code != SERVICE_CLOSING:
-        line = read_line('C: ')
-        words = line.upper().split(' ')
-        if words[0] == 'AUTH' and not connection.encrypted:
-            transcript.note('Not sent: base64 is no encryption, so everybody '
-                            'on the way could read it. Say STARTTLS first.')
-            continue
-        reply = connection.send_command(as_typed(line))
-        if words[0] == 'EHLO' and reply.code == COMPLETED:
-            transcript.explain_extensions(
-                read_extensions(connection.heard), {})
-        elif words[0] == 'STARTTLS' and reply.code == SERVICE_READY:
-            if context:
-                connection.encrypt(context, host)
-        elif words[0] == 'RCPT' and reply.code in WELCOME['RCPT']:
-            recipients.append(line.partition(':')[2].strip('<> '))
-        elif reply.code == CHALLENGE:
-            type_login(connection, reply, read_line, read_secret)
-        elif reply.code == START_MAIL_INPUT:
-            reply = type_message(connection, read_line)
-            receipt = Receipt(reply, recipients, '')
-            recipients = []
+    try:
+        while reply.code != SERVICE_CLOSING:
+            line, reply = type_command(connection, read_line, read_secret)
+            verb = line.upper().split(' ')[0]
+            if verb == 'EHLO' and reply.code == COMPLETED:
+                offered = read_extensions(connection.heard)
+                transcript.explain_extensions(offered, extensions)
+                extensions = offered
+            elif verb == 'STARTTLS' and reply.code == SERVICE_READY:
+                secure(connection, context, host)
+            elif verb == 'DATA' and reply.code == COMPLETED:
+                receipt = Receipt(reply, recipients, '')
+            recipients = follow_envelope(recipients, line, reply)
+    except SMTPDeliveryUnknown:
+        raise
+    except (SMTPException, KeyboardInterrupt) as error:
+        if receipt is None:
+            raise
+        transcript.note(f'{error}')
     if receipt is None:
         raise SMTPStopped('you ended the session, and sent no message.')
     return receipt
@@ -3415,28 +3530,39 @@ def ask_secret(prompt: str) -> str:
 
 
 def ask_command(prompt: str) -> str:
-    """Ask for a command; it can be edited, and 'QUIT' is the end of input."""
+    """Ask for a command, which can be edited; EOFError at the end."""
     if is_terminal(sys.stdin) and is_terminal(sys.stdout):
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 (input() then uses it)
-        with contextlib.suppress(EOFError):
-            return input(prompt)
-        return 'QUIT'
+        return input(prompt)
+    if is_terminal(sys.stdin):
+        print(prompt, end='', file=sys.stderr, flush=True)
     line = sys.stdin.readline()
-    return line.rstrip('\r\n') if line else 'QUIT'
+    if not line:
+        raise EOFError
+    return line.rstrip('\r\n')
 
 
 def ask_sender(options: argparse.Namespace) -> None:
-    """Ask for the sender, if the session needs one, and look at it."""
+    """Ask for the sender, if the session needs one, and look at it.
+
+    Raises:
+        SMTPMessageError: It is not one address.
+    """
     if options.message or options.quit_after in ('connect', 'ehlo', 'tls') \
             or options.quit_after == 'auth' and options.user:
         return
     options.sender = options.sender or ask_line('From', '--from')
-    sender = parse_addresses('From', options.sender).addresses
-    if '@' in options.user and [options.user] != sender:
-        say(f'smtp.py: note: the login is {options.user}, but From is '
-            f'{options.sender}. Many servers, Office 365 among them, refuse '
-            'that without the right "Send As".', 'stderr')
+    if len(parse_addresses('From', options.sender).addresses) != 1:
+        raise SMTPMessageError('From needs one address, and one only.')
+
+
+def warn_of_login(user: str, sender: str) -> None:
+    """Warn of a user name that is the address of somebody else."""
+    if '@' in user and sender and user.lower() != sender.lower():
+        say(f'smtp.py: note: the login is {user}, but the sender {sender}. '
+            'Many servers, Office 365\namong them, refuse that without the '
+            'right "Send As".', 'stderr')
 
 
 def run_password_command(command: str) -> str:
@@ -3454,17 +3580,24 @@ def run_password_command(command: str) -> str:
     import shlex
     import subprocess
     try:
-        done = subprocess.run(shlex.split(command), capture_output=True,
-                              check=True)
-        return done.stdout.decode().split('\n')[0].rstrip('\r')
+        words = shlex.split(command)
+        if not words:
+            raise ValueError('it is empty.')
+        done = subprocess.run(words, capture_output=True, check=True,
+                              stdin=subprocess.DEVNULL)
+        secret = done.stdout.split(b'\n')[0].decode().rstrip('\r')
+        if not secret:
+            raise ValueError('the first line that it printed is empty.')
+        return secret
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode('utf-8', 'backslashreplace').strip()
         problem = f'exit code {error.returncode}: {said}'
     except UnicodeDecodeError:
         problem = 'what it printed is not UTF-8.'
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError) as error:
         problem = getattr(error, 'strerror', None) or str(error)
-    raise SMTPConfigurationError(f'--password-command failed: {problem}')
+    raise SMTPConfigurationError(
+        f'--password-command "{command}" failed: {problem}')
 
 
 def find_secret(options: argparse.Namespace, password: str, token: str) -> str:
@@ -3478,22 +3611,16 @@ def find_secret(options: argparse.Namespace, password: str, token: str) -> str:
 
     Returns:
         The secret; '' if there is no login.
-
-    Raises:
-        SMTPConfigurationError: It is empty.
     """
     early = options.quit_after in ('connect', 'ehlo', 'tls')
     if early or options.dry_run or 'none' in (options.tls, options.auth):
         return ''
-    if options.password_command:
-        secret = run_password_command(options.password_command)
-    elif token and options.auth in ('auto', 'xoauth2'):
-        secret, options.auth = token, 'xoauth2'
-    else:
-        secret = password or ask_secret('Password: ')
-    if not secret:
-        raise SMTPConfigurationError('the password is empty.')
-    return secret
+    if options.password_command is not None:
+        return run_password_command(options.password_command)
+    if token and options.auth in ('auto', 'xoauth2'):
+        options.auth = 'xoauth2'
+        return token
+    return password or ask_secret('Password: ')
 
 
 # The message
@@ -3524,67 +3651,74 @@ def text_of(value: str) -> str:
         return decode_text(file.read())
 
 
-def standard_input() -> BinaryIO:
-    """Return standard input; nothing comes from it if it is closed."""
-    return sys.stdin.buffer if sys.stdin else io.BytesIO()
-
-
 class Draft:
     """What the user typed or piped, which must not be lost.
 
     Attributes:
-        octets: The text, as far as it has come.
+        ending: What its file will be: 'txt', or 'eml' for a finished message.
+        raw: What was typed or piped, as far as it has come; or None.
         message: The message that was made of it, or None.
     """
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self.octets = b''
+        self.ending = 'txt'
+        self.raw: BinaryIO | None = None
         self.message: Message | None = None
 
-    def read(self) -> str:
-        """Read the text from a pipe."""
-        self.octets = standard_input().read()
-        return decode_text(self.octets)
+    def read(self) -> BinaryIO:
+        """Read a pipe to its end, into a file that has no name.
+
+        Returns:
+            The file, from its start.
+        """
+        import tempfile
+        self.raw = file = cast(BinaryIO, tempfile.TemporaryFile())
+        if sys.stdin:
+            pipe = cast(io.BufferedReader, sys.stdin.buffer)
+            for octets in iter(functools.partial(pipe.read1, BLOCK), b''):
+                file.write(octets)
+        file.seek(0)
+        return file
 
     def type(self) -> str:
         """Let the user type the text, up to a line that holds only a dot."""
         print('Text, ended by a line with only a dot:', file=sys.stderr,
               flush=True)
-        for line in sys.stdin:
+        self.raw = typed = io.BytesIO()
+        for line in iter(sys.stdin.readline, ''):
             if line.rstrip('\r\n') == '.':
                 break
-            self.octets += line.encode('utf-8', 'surrogateescape')
-        return decode_text(self.octets)
+            typed.write(line.encode('utf-8', 'surrogateescape'))
+        return decode_text(typed.getvalue())
 
-    def keep(self, folder: str) -> str:
-        """Write it into a new file that nobody else can read.
+    def contents(self) -> Iterator[tuple[str, Iterable[bytes]]]:
+        """Yield what can be kept, best first: the file's ending, the octets."""
+        if self.message is not None:
+            words = ', '.join(self.message.bcc).split(' ')
+            bcc = fold('Bcc', words).encode() if self.message.bcc else b''
+            yield 'eml', itertools.chain([bcc], self.message.chunks())
+        if self.raw is not None:
+            self.raw.seek(0)
+            yield self.ending, iter(
+                functools.partial(self.raw.read, BLOCK), b'')
 
-        Args:
-            folder: Where.
 
-        Returns:
-            The path of the file.
+def write_new(path: str, chunks: Iterable[bytes]) -> None:
+    """Write a new file that nobody else can read; or none at all.
 
-        Raises:
-            OSError: That was not possible.
-        """
-        ending = 'eml' if self.message else 'txt'
-        path = os.path.join(folder, time.strftime(
-            f'unsent-%Y%m%d-%H%M%S-{os.getpid()}.{ending}'))
-        # O_EXCL: never over a file, never through a link.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL
-                             | getattr(os, 'O_BINARY', 0), 0o600)
+    Raises:
+        OSError: That was not possible.
+    """
+    # O_EXCL: never over a file, never through a link.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                         | getattr(os, 'O_BINARY', 0), 0o600)
+    try:
         with open(descriptor, 'wb') as file:
-            if self.message is None:
-                file.write(self.octets)
-                return path
-            if self.message.bcc:
-                words = ', '.join(self.message.bcc).split(' ')
-                file.write(fold('Bcc', words).encode())
-            for chunk in self.message.chunks():
-                file.write(chunk)
-        return path
+            file.writelines(chunks)
+    except BaseException:
+        os.unlink(path)
+        raise
 
 
 def envelope_of(options: argparse.Namespace) -> list[str]:
@@ -3602,25 +3736,22 @@ def open_message(options: argparse.Namespace, draft: Draft) -> Message:
     """
     sender = parse_addresses('--from', options.sender).addresses[0] \
         if options.sender else None
-    if options.message != '-':
-        return read_message(open_file(options.message), options.message,
-                            sender, envelope_of(options))
-    import shutil
-    import tempfile
-    spool = tempfile.TemporaryFile()    # its size must be known beforehand
-    shutil.copyfileobj(standard_input(), spool)
-    spool.seek(0)
-    draft.message = read_message(spool, 'standard input', sender,
-                                 envelope_of(options))
-    return draft.message
+    if options.message == '-':
+        draft.ending = 'eml'
+        file, path = draft.read(), 'standard input'
+    else:
+        file, path = open_file(options.message), options.message
+    return read_message(file, path, sender, envelope_of(options))
 
 
-def write_message(options: argparse.Namespace, draft: Draft) -> Message:
+def write_message(options: argparse.Namespace, draft: Draft,
+                  piped: str | None) -> Message:
     """Gather what makes a mail, and ask for the rest.
 
     Args:
-        options: From the command line.
-        draft: Keeps what is typed or piped.
+        options: From the command line; answers are put there.
+        draft: Keeps what is typed.
+        piped: The text that came from a pipe, or None.
     """
     info: dict[str, Any] = {'From': options.sender}
     if not (options.to or options.cc or options.bcc):
@@ -3632,18 +3763,17 @@ def write_message(options: argparse.Namespace, draft: Draft) -> Message:
             info[field] = values
     for name, value in options.header:
         info.setdefault(name, []).append(value)
-    info['Subject'] = ask_line('Subject', '--subject') \
-        if options.subject is None else options.subject
+    if options.subject is None:
+        options.subject = ask_line('Subject', '--subject')
+    info['Subject'] = options.subject
     info['Date'] = get_formatted_date(options.timezone)
     html = None if options.html is None else text_of(options.html)
-    if options.body not in (None, '-'):
+    if piped is None and options.body not in (None, '-'):
         return build_message(info, text_of(options.body), options.attach, html)
-    if is_terminal(sys.stdin):
+    if piped is None:
         build_message(info, '', options.attach, html)   # before the typing
-        text = draft.type()
-    else:
-        text = draft.read()
-    draft.message = build_message(info, text, options.attach, html)
+        piped = draft.type()
+    draft.message = build_message(info, piped, options.attach, html)
     return draft.message
 
 
@@ -3674,21 +3804,32 @@ def resend_command(options: argparse.Namespace, path: str) -> str:
 
     Args:
         options: Of the attempt that failed.
-        path: Of the file.
+        path: Of the file, which takes the place of some of them.
     """
     import shlex
-    how = ['--message' if path.endswith('eml') else '--body',
-           path if path.endswith('eml') else f'@{path}']
+    finished = path.endswith('eml')
+    left_out = {'message', 'body', 'verbose', 'explain', 'step', 'diagram',
+                'quit_after', 'i'}
+    if finished:
+        left_out |= {'subject', 'html', 'attach', 'header', 'timezone'}
+    if finished and not options.message:
+        left_out |= {'sender', 'to', 'cc', 'bcc'}
     usual = make_parser().parse_args([])
-    usual.tls, usual.family = usual_tls(options.port), options.family
-    for option in (*SESSION_OPTIONS, 'password_command'):
-        value = getattr(options, option)
-        if value != getattr(usual, option):
-            how += [f'--{option.replace("_", "-")}', str(value)]
-    if options.message:
-        how += ['--from', options.sender] if options.sender else []
-        how += envelope_of(options)
-    return shlex.join([sys.executable or 'python', sys.argv[0], *how])
+    usual.tls = usual_tls(options.port)
+    words = [f'--message={path}' if finished else f'--body=@{path}']
+    for name, value in vars(options).items():
+        if name in left_out or value == getattr(usual, name):
+            continue
+        option = {'sender': '--from', 'recipients': '--to'}.get(
+            name, f'--{name.replace("_", "-")}')
+        if name == 'family':
+            words.append('-6' if value == socket.AF_INET6 else '-4')
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            text = ': '.join(one) if isinstance(one, tuple) else str(one)
+            words += [option, text] if not text.startswith('-') \
+                else [f'{option}={text}']
+    return shlex.join([sys.executable or 'python', sys.argv[0], *words])
 
 
 def keep_draft(options: argparse.Namespace, draft: Draft,
@@ -3703,30 +3844,34 @@ def keep_draft(options: argparse.Namespace, draft: Draft,
     Returns:
         Lines for the user; '' if there was nothing to keep.
     """
-    if not draft.octets and draft.message is None:
-        return ''
     import tempfile
+    name = time.strftime(f'unsent-%Y%m%d-%H%M%S-{os.getpid()}')
+    contents = list(draft.contents())
     for folder in (os.curdir, tempfile.gettempdir()):
-        try:
-            path = os.path.normpath(draft.keep(folder))
-        except (OSError, SMTPException):
-            continue
-        when = 'If it has not arrived, send' \
-            if isinstance(error, SMTPDeliveryUnknown) else 'Send'
-        return (f'\nYour text is kept in {path}. {when} it with:\n'
-                + resend_command(options, path))
-    return ('\nYour text could not be kept in a file. Here it is:\n'
-            + draft.octets.decode('utf-8', 'backslashreplace'))
+        for ending, chunks in draft.contents():
+            path = os.path.normpath(os.path.join(folder, f'{name}.{ending}'))
+            try:
+                write_new(path, chunks)
+            except (OSError, SMTPException):
+                continue
+            when = 'If it has not arrived, send' \
+                if isinstance(error, SMTPDeliveryUnknown) else 'Send'
+            return (f'\nYour text is kept in {path}. {when} it with:\n'
+                    + resend_command(options, path))
+    if not contents:
+        return ''
+    text = b''.join(contents[-1][1]).decode('utf-8', 'backslashreplace')
+    return ('\nYour text could not be kept in a file. Here it is:\n' + text)
 
 
 def run_talk(options: argparse.Namespace, transcript: Transcript) -> Receipt:
     """Open a connection for the user to talk on."""
     transcript.echo = not is_terminal(sys.stdin)
-    context = None if options.tls == 'none' else tls_context(options.ca_file)
+    context = tls_context(options.ca_file)
     sock = open_socket(options.server, options.port, options.family,
                        options.timeout)
     with Connection(sock, transcript, options.timeout) as connection:
-        if context and options.tls == 'implicit':
+        if options.tls == 'implicit':
             connection.encrypt(context, options.server)
         return talk(connection, context, options.server, ask_command,
                     ask_secret)
@@ -3751,15 +3896,22 @@ def run(options: argparse.Namespace, draft: Draft, transcript: Transcript,
         return None
     if options.talk:
         return run_talk(options, transcript)
+    piped = None
+    if options.body in (None, '-') and options.message is None \
+            and not options.quit_after and not is_terminal(sys.stdin):
+        piped = decode_text(draft.read().read())
+    elif options.message == '-':
+        message = open_message(options, draft)
     check_files(options)
     ask_sender(options)
     secret = find_secret(options, password, token)
-    if options.message:
+    if options.message not in (None, '-'):
         message = open_message(options, draft)
-    elif options.quit_after:
+    elif options.message is None and options.quit_after:
         message = write_envelope(options)
-    else:
-        message = write_message(options, draft)
+    elif options.message is None:
+        message = write_message(options, draft, piped)
+    warn_of_login(options.user, message.sender)
     if options.dry_run:
         for chunk in message.chunks():
             sys.stdout.buffer.write(chunk)
@@ -3824,7 +3976,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     password = os.environ.pop('SMTP_PASSWORD', '')
-    token = os.environ.pop('SMTP_ACCESS_TOKEN', '')
+    token = os.environ.pop('SMTP_ACCESS_TOKEN', '').strip()
     options, draft = argparse.Namespace(), Draft()
     try:
         options = parse_options(argv)
@@ -3841,13 +3993,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_SENT
 
 
-def terminate(*_: object) -> None:
-    """Raise KeyboardInterrupt, to end in good order when we are told to."""
-    raise KeyboardInterrupt(EXIT_TERMINATED)
+SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP')
+           if hasattr(signal, name)]            # Windows has no SIGHUP
+
+
+def end_in_good_order(number: int, _: object) -> None:
+    """Raise KeyboardInterrupt, once: what follows is not to be disturbed."""
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt(EXIT_INTERRUPTED if number == signal.SIGINT
+                            else EXIT_TERMINATED)
 
 
 if __name__ == '__main__':
-    for signal_name in ('SIGTERM', 'SIGHUP'):
-        if hasattr(signal, signal_name):        # Windows has no SIGHUP
-            signal.signal(getattr(signal, signal_name), terminate)
+    for handled in SIGNALS:
+        signal.signal(handled, end_in_good_order)
     sys.exit(main())

@@ -206,9 +206,9 @@ def test_the_date_and_message_id_are_made_when_they_are_missing() -> None:
     """The clock gives the one, chance the other, so that none comes twice."""
     octets = composed({'Date': None, 'From': 'Alice <a@lab.example.com>'})
     date, = fields(octets, 'Date')
-    assert reading.DATE_FORM.fullmatch(date)
-    age = (datetime.datetime.now(datetime.timezone.utc)
-           - email.utils.parsedate_to_datetime(date))
+    moment = email.utils.parsedate_to_datetime(date)
+    assert email.utils.format_datetime(moment) == date      # the weekday, too
+    age = datetime.datetime.now(datetime.timezone.utc) - moment
     assert abs(age) < datetime.timedelta(seconds=30)
     name, = fields(octets, 'Message-ID')
     assert re.fullmatch('<[!-;=?A-~]{20,}@lab[.]example[.]com>', name)

@@ -417,6 +417,17 @@ def test_pipe_that_ends_within_the_message(
     assert verdicts(done.stderr) == ['Not sent:']
 
 
+def test_interrupted_at_the_prompt(
+        at_server: At, server_context: ssl.SSLContext) -> None:
+    """The verdict begins a line of its own."""
+    with scripted.playing(GREETING, server_context) as player:
+        person = at_server(player, '--talk', '--tls', 'none')
+        person.sees(r'\nC: ')
+        person.child.sendintr()
+        assert person.ends() == 130
+    assert verdicts(person.seen) == ['Not sent:']
+
+
 def test_typing_is_edited_and_remembered(
         at_server: At, server_context: ssl.SSLContext) -> None:
     """The arrow keys work, where there is readline; no password comes back."""
@@ -504,34 +515,35 @@ def test_step_sends_nothing_before_enter(
     assert PASSWORD not in person.seen
 
 
-@pytest.mark.parametrize('number, session', [
-    (0, GREETING + QUIT), (1, GREETING + EHLO + QUIT),
-    (3, OPENING + QUIT), (5, OPENING + LOGIN + QUIT),
+STOPS = {   # how often Enter is pressed, and what the server has to hear then
+    'EHLO': (0, GREETING + QUIT), 'STARTTLS': (1, GREETING + EHLO + QUIT),
+    'AUTH': (3, OPENING + QUIT), 'MAIL': (5, OPENING + LOGIN + QUIT),
     # RFC 4954 section 4: a login is given up with an asterisk; anything else
     # would be taken for the password.
-    (4, OPENING + LOGIN.partition('C: *')[0]
-     + 'C: *\nS: 501 5.7.0 Given up\n' + QUIT),
+    'password': (4, OPENING + LOGIN.partition('C: *')[0]
+                 + 'C: *\nS: 501 5.7.0 Given up\n' + QUIT),
     # After 354 everything is message: to hang up is all that is left.
-    (8, OPENING + LOGIN + ENVELOPE)],
-    ids=['EHLO', 'STARTTLS', 'AUTH', 'MAIL', 'password', 'message'])
-@pytest.mark.parametrize('explain', [[], ['--explain']],
-                         ids=['step', 'explain'])
+    'message': (8, OPENING + LOGIN + ENVELOPE)}
+
+
+@pytest.mark.parametrize('stop, option', [
+    *((stop, '--step') for stop in STOPS),
+    ('EHLO', '--explain'), ('MAIL', '--explain')])
 def test_step_quits_politely(
-        number: int, session: str, explain: List[str], at_server: At,
+        stop: str, option: str, at_server: At,
         server_context: ssl.SSLContext) -> None:
     """After `q` comes QUIT, then exit 0 and "Not sent"."""
-    if explain and number not in (0, 5):
-        pytest.skip('these two are enough with --explain')
+    number, session = STOPS[stop]
     with scripted.playing(session, server_context) as player:
         person = at_server(player, '--step', '--ehlo', 'client.example.com',
-                           *explain, *LETTER, SMTP_PASSWORD=PASSWORD)
+                           option, *LETTER, SMTP_PASSWORD=PASSWORD)
         for _ in range(number):
             person.types('', at=WAITS)
         person.types('q', at=WAITS)
         assert person.ends() == 0
     check_wire(player, person)
     assert verdicts(person.seen) == ['Not sent:']
-    if number == 8:
+    if stop == 'message':
         assert 'C: QUIT' not in person.seen     # nobody hears it any more
 
 
@@ -582,7 +594,7 @@ def test_deadlines_pause_while_a_person_thinks(
         for number in range(5):
             person.sees(WAITS)
             if number in (1, 4):
-                time.sleep(0.5)     # the person thinks
+                time.sleep(0.4)     # the person thinks
             person.child.sendline('')
         assert person.ends() == 0, person.seen
     check_wire(player, person)
@@ -600,9 +612,7 @@ def test_server_hangs_up_while_a_person_thinks(
         person = at_server(player, '--step', '--ehlo', 'client.example.com',
                            *LETTER, SMTP_PASSWORD=PASSWORD)
         person.types('', at=WAITS)
-        person.sees('STARTTLS[^.]*' + WAITS)
-        player.join(PATIENCE / 10)      # it has had time to hang up
-        person.child.sendline('')
+        person.types('', at='STARTTLS[^.]*' + WAITS)
         assert person.ends() == 75
     assert re.search(wanted, person.seen)
     assert verdicts(person.seen) == ['Not sent:']

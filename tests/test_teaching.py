@@ -299,16 +299,18 @@ def test_text_that_looks_like_a_login(play: Play) -> None:
 
 def test_time_that_replies_took(run_smtp: Callable[..., Done]) -> None:
     """Each reply has its time beside its last line."""
-    with practice_server(slow=0.02) as server:
+    with practice_server(slow=0.05) as server:
         done = run_smtp('--server', server.host, '-4', '--port',
                         str(server.port), '--ca-file', server.ca_file, '-v',
                         *LETTER, env={'SMTP_PASSWORD': practice.PASSWORD})
     assert done.returncode == 0, done.stderr
     replies = re.findall(r'(?m)^S: \d{3} .*$', done.stderr)
     assert len(replies) == 11
-    for line in replies[:7] + replies[-2:-1]:   # some come with the one before
-        time = re.search(r'# .*?(\d+) ms', line)
-        assert time and 15 <= int(time[1]) < 5000, line
+    times = [int(time) for line in replies
+             for time in re.findall(r' {2,}# .*?(\d+) ms', line)]
+    # Some replies come with the one before, and a busy computer may begin to
+    # wait for one when it is half there; not for most of them, though.
+    assert sum(20 <= time < 5000 for time in times) >= 5
     assert not re.search(r'(?m)^S: \d{3}-.* ms', done.stderr)
 
 
@@ -445,7 +447,8 @@ def test_steps_are_explained_in_order(explained: str) -> None:
     for line, name in steps_of_the_session():
         document = inspect.getdoc(getattr(smtp, name)) or ''
         summary = document.split('\n')[0]
-        assert text.index(summary) < text.index(line)
+        if line:
+            assert text.index(summary) < text.index(line)
 
 
 @pytest.mark.parametrize('tls', ['starttls', 'implicit'])
@@ -671,9 +674,9 @@ def check_advice(said: str, turns: Set[str], action: str) -> None:
     assert len(found) == 1, f'whose turn is it? {said}'
     assert found[0] in turns, said
     lines = said[said.index(found[0]):].split('\n')
-    assert [line for line in lines if len(line) > 80] == []
     advice = on_one_line(' '.join(lines))
     assert re.search(action, advice), f'{action} is not in: {advice}'
+    assert [line for line in lines if len(line) > 80] == []
 
 
 REFUSALS = {**practice.REFUSALS, **{
