@@ -686,10 +686,10 @@ class Transcript:
         """Keep for the diagram what was shown, now that it is sent."""
         self.events += [('C:', line) for line in lines]
 
-    def message(self, outline: Iterable[str]) -> None:
+    def message(self, outline: Iterable[tuple[str, str]]) -> None:
         """Show the message; its outline is made only if somebody looks."""
-        for line in outline if self.stream else ():
-            self.write('C:', line)
+        for mark, text in outline if self.stream else ():
+            self.write(mark, text)
 
     def server(self, line: str, elapsed: float = 0) -> None:
         """Show a line that the server sent.
@@ -1694,20 +1694,27 @@ class Piece:
             yield self.octets[start:end]
             start = end
 
-    def outline(self, head: int = 20, tail: int = 3) -> Iterator[str]:
+    def outline(self, head: int = 20, tail: int = 3
+                ) -> Iterator[tuple[str, str]]:
         """Yield what a transcript shows: the first and the last lines.
 
         Args:
             head: How many at the start, after the header fields.
             tail: How many at the end.
+
+        Yields:
+            'C:' and a line, or '--' and what stands there instead.
         """
         lines = dot_stuff(self.octets).decode(
             'utf-8', 'backslashreplace').split(CRLF)[:-1]
         start = head + (lines.index('') if '' in lines else 0)
-        left_out = len(lines) - start - tail
-        if left_out > 1:
-            lines[start:-tail] = [f'({left_out:,} more lines)']
-        yield from lines
+        end = len(lines) - tail
+        for line in lines[:max(start, 0)]:
+            yield 'C:', line
+        if end > start:
+            yield '--', f'({end - start:,} more lines)'
+        for line in lines[max(start, end):]:
+            yield 'C:', line
 
 
 class Message(NamedTuple):
@@ -1720,7 +1727,8 @@ class Message(NamedTuple):
         pieces: Header and body.
         needs_smtputf8: Whether its header has letters beyond ASCII.
         needs_8bitmime: Whether its body has octets beyond ASCII.
-        bcc: Those of the recipients that the header does not name.
+        hidden: The fields Bcc, which are part of the message as its author
+            has it, but not sent.
     """
 
     sender: str
@@ -1729,7 +1737,7 @@ class Message(NamedTuple):
     pieces: Sequence[Piece]
     needs_smtputf8: bool = False
     needs_8bitmime: bool = False
-    bcc: Sequence[str] = ()
+    hidden: str = ''
 
     @property
     def size(self) -> int:
@@ -1741,8 +1749,8 @@ class Message(NamedTuple):
         for piece in self.pieces:
             yield from piece.chunks()
 
-    def outline(self) -> Iterator[str]:
-        """Yield what a transcript shows of it."""
+    def outline(self) -> Iterator[tuple[str, str]]:
+        """Yield what a transcript shows of it: marks and lines."""
         for piece in self.pieces:
             yield from piece.outline()
 
@@ -2138,6 +2146,8 @@ def ascii_domain(domain: str) -> str:
             write in the same way.
     """
     encoded = domain
+    if len(domain) > MAX_DOMAIN:
+        raise ValueError('it is too long')
     if not domain.isascii():
         # The codec follows the standard of 2003, which maps some letters to
         # others; the one of 2008 does not, and has no symbols either.
@@ -2575,10 +2585,11 @@ class Attachment(Piece):
         lines = -(-base64_size // BASE64_LINE)
         self.size = base64_size + len(CRLF) * lines
 
-    def outline(self, head: int = 0, tail: int = 0) -> Iterator[str]:
+    def outline(self, head: int = 0, tail: int = 0
+                ) -> Iterator[tuple[str, str]]:
         """Yield what a transcript shows of the file."""
-        yield (f'({self.name}: {self._state[0]:,} octets, {self.size:,} in '
-               'base64)')
+        yield '--', (f'({self.name}: {self._state[0]:,} octets, '
+                     f'{self.size:,} in base64)')
 
     def chunks(self) -> Iterator[bytes]:
         """Read the file, and yield lines of base64, many at a time.
@@ -2812,7 +2823,7 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     return Message(sender.addresses[0], recipients, message_id,
                    join_pieces([start, *body.pieces]),
                    needs_smtputf8=not f'{header}{recipients}'.isascii(),
-                   bcc=bcc.addresses)
+                   hidden=fold('Bcc', bcc.words) if bcc.words else '')
 
 
 def check_lines(lines: bytes) -> None:
@@ -2881,12 +2892,13 @@ class StoredBody(Piece):
         if left or state_of(self._file) != self._state:
             raise file_changed(self._path)
 
-    def outline(self, head: int = 20, tail: int = 0) -> Iterator[str]:
+    def outline(self, head: int = 20, tail: int = 0
+                ) -> Iterator[tuple[str, str]]:
         """Yield what a transcript shows of the body: its first lines."""
         first = next(self._read(), b'')
         yield from Piece(first).outline(head, 1)
         if len(first) < self.size:
-            yield f'({self.size:,} octets in all)'
+            yield '--', f'({self.size:,} octets in all)'
 
 
 def read_header(file: BinaryIO) -> list[str]:
@@ -2918,6 +2930,22 @@ def read_header(file: BinaryIO) -> list[str]:
     return fields
 
 
+def values_of(fields: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values of header fields by their names in small letters."""
+    values: dict[str, list[str]] = {}
+    passed_on_before = False
+    for field in fields:
+        name, _, value = field.partition(':')
+        name = name.strip().lower()
+        # One who passes a message on puts fields of his own above the others.
+        if name.startswith('resent-') and (passed_on_before or name in values):
+            passed_on_before = True
+            continue
+        values.setdefault(name, []).append(
+            re.sub('[\r\n\ud800-\udfff]', '', value).strip())
+    return values
+
+
 def read_message(file: BinaryIO, path: str, sender: str | None = None,
                  recipients: Sequence[str] = ()) -> Message:
     """Take a finished message, as from a mail program, to be sent as it is.
@@ -2938,33 +2966,28 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
         SMTPMessageError: It cannot be sent as it is.
     """
     fields = read_header(file)
-    values: dict[str, list[str]] = {}
-    for field in fields:
-        name, _, value = field.partition(':')
-        values.setdefault(name.strip().lower(), []).append(
-            re.sub('[\r\n\ud800-\udfff]', '', value).strip())
+    values = values_of(fields)
 
     def addresses(*names: str) -> list[str]:
         """Return the addresses in the fields of these names."""
         return [address for name in names for address in parse_addresses(
-            name, *values.get(name.lower(), [])[:latest]).addresses]
+            name, *values.get(name.lower(), [])).addresses]
 
-    # One who passes a message on puts fields of his own above the others.
-    resent, latest = ('Resent-', 1) if 'resent-from' in values else ('', None)
+    resent = 'Resent-' if 'resent-from' in values else ''
     senders = [sender] if sender else addresses(f'{resent}From')
     if len(senders) > 1:
         senders = addresses(f'{resent}Sender')
     if len(senders) != 1:
         raise SMTPMessageError(f'{path} has no address in From.',
                                advice=f'{YOU}: see --from.')
-    bcc = addresses(f'{resent}Bcc')
-    to = each_once(recipients or [
-        *addresses(f'{resent}To', f'{resent}Cc'), *bcc])
+    to = each_once(recipients or addresses(
+        f'{resent}To', f'{resent}Cc', f'{resent}Bcc'))
     if not to:
         raise SMTPMessageError(f'{path} names no recipient.',
                                advice=f'{YOU}: see --to.')
-    header = ''.join(field for field in fields if not re.match(
-        '(resent-)?bcc[ \t]*:', field, re.IGNORECASE))
+    hidden = [field for field in fields
+              if re.match('(?i)(resent-)?bcc[ \t]*:', field)]
+    header = ''.join(field for field in fields if field not in hidden)
     if 'date' not in values:
         header += fold('Date', [get_formatted_date()])
     message_id = values.get('message-id', [make_message_id(senders[0])])[0]
@@ -2980,7 +3003,7 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
     return Message(
         senders[0], to, message_id, [Piece(octets), body],
         needs_smtputf8=not f'{header}{senders}{to}'.isascii(),
-        needs_8bitmime=not body.is_ascii, bcc=bcc)
+        needs_8bitmime=not body.is_ascii, hidden=''.join(hidden))
 
 
 # ---------------------------------------------------------------------------
@@ -2989,6 +3012,9 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
 # Here is the whole story. Each line of deliver() is a step of the session in
 # the docstring at the top of this file.
 # ---------------------------------------------------------------------------
+
+
+TLS_WAYS = ('starttls', 'implicit', 'none')
 
 
 class Receipt(NamedTuple):
@@ -3055,6 +3081,7 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
     Raises:
         SMTPDeliveryUnknown: The message may have been sent. All the others
             mean that it was not.
+        SMTPUsageError: tls is none of the three.
         SMTPMessageError: The message cannot be sent as it is.
         SMTPConfigurationError: No password, or ca_file cannot be read.
         SMTPConnectError: No connection came about.
@@ -3065,6 +3092,8 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
             and SMTPRecipientsRefused are of this kind.
         SMTPStopped: The user ended the session before.
     """
+    if tls not in TLS_WAYS:
+        raise SMTPUsageError(f'tls is one of {", ".join(TLS_WAYS)}.')
     transcript = transcript or Transcript()
     transcript.protect(check_secret(password))
     transcript.begin(open_socket)
@@ -3210,7 +3239,7 @@ def type_command(connection: Connection, read_line: Prompt,
             line = read_line('C: ')
         except EOFError:
             line = 'QUIT'
-        if connection.encrypted or not re.match('(?i)!?AUTH ', line):
+        if connection.encrypted or not re.match(r'(?i)!?AUTH\b', line):
             break
         connection.transcript.note(
             'Not sent: base64 is no encryption, so everybody on the way could '
@@ -3391,7 +3420,7 @@ def make_parser() -> Parser:
            help='default: %(default)s')
     option('-p', '--port', metavar='N', type=port_number, default=SMTP_PORT,
            help='default: %(default)s')
-    option('--tls', choices=('starttls', 'implicit', 'none'),
+    option('--tls', choices=TLS_WAYS,
            help='default: starttls, implicit on port 465; none never logs in')
     option('--ca-file', metavar='FILE',
            help='trust the authorities in this PEM file')
@@ -3506,6 +3535,7 @@ def ask_line(label: str, option: str) -> str:
     print(f'{label}: ', end='', file=sys.stderr, flush=True)
     answer = sys.stdin.readline()
     if not answer:
+        print(file=sys.stderr)
         raise SMTPUsageError(f'{option} is missing.')
     return answer.rstrip('\r\n')
 
@@ -3534,7 +3564,11 @@ def ask_command(prompt: str) -> str:
     if is_terminal(sys.stdin) and is_terminal(sys.stdout):
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 (input() then uses it)
-        return input(prompt)
+        try:
+            return input(prompt)
+        except EOFError:
+            print(file=sys.stderr)      # the verdict begins a line
+            raise
     if is_terminal(sys.stdin):
         print(prompt, end='', file=sys.stderr, flush=True)
     line = sys.stdin.readline()
@@ -3560,9 +3594,8 @@ def ask_sender(options: argparse.Namespace) -> None:
 def warn_of_login(user: str, sender: str) -> None:
     """Warn of a user name that is the address of somebody else."""
     if '@' in user and sender and user.lower() != sender.lower():
-        say(f'smtp.py: note: the login is {user}, but the sender {sender}. '
-            'Many servers, Office 365\namong them, refuse that without the '
-            'right "Send As".', 'stderr')
+        say(f'smtp.py: note: the login is {user}, but From is {sender}, which '
+            'many servers refuse without the right "Send As".', 'stderr')
 
 
 def run_password_command(command: str) -> str:
@@ -3596,8 +3629,9 @@ def run_password_command(command: str) -> str:
         problem = 'what it printed is not UTF-8.'
     except (OSError, ValueError) as error:
         problem = getattr(error, 'strerror', None) or str(error)
+    program = command.split()[:1]       # its arguments may be secrets
     raise SMTPConfigurationError(
-        f'--password-command "{command}" failed: {problem}')
+        f'--password-command failed: {"".join(program)}: {problem}')
 
 
 def find_secret(options: argparse.Namespace, password: str, token: str) -> str:
@@ -3666,14 +3700,16 @@ class Draft:
         self.raw: BinaryIO | None = None
         self.message: Message | None = None
 
-    def read(self) -> BinaryIO:
-        """Read a pipe to its end, into a file that has no name.
+    def read(self, file: BinaryIO) -> BinaryIO:
+        """Read a pipe to its end.
+
+        Args:
+            file: Where to put what comes.
 
         Returns:
-            The file, from its start.
+            The same file, from its start.
         """
-        import tempfile
-        self.raw = file = cast(BinaryIO, tempfile.TemporaryFile())
+        self.raw = file
         if sys.stdin:
             pipe = cast(io.BufferedReader, sys.stdin.buffer)
             for octets in iter(functools.partial(pipe.read1, BLOCK), b''):
@@ -3695,24 +3731,36 @@ class Draft:
     def contents(self) -> Iterator[tuple[str, Iterable[bytes]]]:
         """Yield what can be kept, best first: the file's ending, the octets."""
         if self.message is not None:
-            words = ', '.join(self.message.bcc).split(' ')
-            bcc = fold('Bcc', words).encode() if self.message.bcc else b''
-            yield 'eml', itertools.chain([bcc], self.message.chunks())
+            yield 'eml', itertools.chain([self.message.hidden.encode()],
+                                         self.message.chunks())
         if self.raw is not None:
             self.raw.seek(0)
             yield self.ending, iter(
                 functools.partial(self.raw.read, BLOCK), b'')
 
 
-def write_new(path: str, chunks: Iterable[bytes]) -> None:
-    """Write a new file that nobody else can read; or none at all.
+def create_file(folder: str, name: str, ending: str) -> tuple[int, str]:
+    """Create a file that nobody else can read.
+
+    Returns:
+        Its descriptor and its path; a number is added to a name in use.
 
     Raises:
         OSError: That was not possible.
     """
-    # O_EXCL: never over a file, never through a link.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL
-                         | getattr(os, 'O_BINARY', 0), 0o600)
+    for number in itertools.count(2):
+        path = os.path.normpath(os.path.join(folder, f'{name}.{ending}'))
+        try:
+            # O_EXCL: never over a file, never through a link.
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                           | getattr(os, 'O_BINARY', 0), 0o600), path
+        except FileExistsError:
+            name = f'{name.partition("_")[0]}_{number}'
+    raise AssertionError('numbers do not end')
+
+
+def write_file(descriptor: int, path: str, chunks: Iterable[bytes]) -> None:
+    """Write a file, or leave none behind."""
     try:
         with open(descriptor, 'wb') as file:
             file.writelines(chunks)
@@ -3737,11 +3785,16 @@ def open_message(options: argparse.Namespace, draft: Draft) -> Message:
     sender = parse_addresses('--from', options.sender).addresses[0] \
         if options.sender else None
     if options.message == '-':
+        import tempfile
         draft.ending = 'eml'
-        file, path = draft.read(), 'standard input'
+        spool = cast(BinaryIO, tempfile.TemporaryFile())
+        file, path = draft.read(spool), 'standard input'
     else:
         file, path = open_file(options.message), options.message
-    return read_message(file, path, sender, envelope_of(options))
+    message = read_message(file, path, sender, envelope_of(options))
+    if options.message == '-':
+        draft.message = message
+    return message
 
 
 def write_message(options: argparse.Namespace, draft: Draft,
@@ -3816,7 +3869,7 @@ def resend_command(options: argparse.Namespace, path: str) -> str:
         left_out |= {'sender', 'to', 'cc', 'bcc'}
     usual = make_parser().parse_args([])
     usual.tls = usual_tls(options.port)
-    words = [f'--message={path}' if finished else f'--body=@{path}']
+    words = ['--message', path] if finished else ['--body', f'@{path}']
     for name, value in vars(options).items():
         if name in left_out or value == getattr(usual, name):
             continue
@@ -3844,22 +3897,25 @@ def keep_draft(options: argparse.Namespace, draft: Draft,
     Returns:
         Lines for the user; '' if there was nothing to keep.
     """
-    import tempfile
-    name = time.strftime(f'unsent-%Y%m%d-%H%M%S-{os.getpid()}')
     contents = list(draft.contents())
-    for folder in (os.curdir, tempfile.gettempdir()):
+    if not contents:
+        return ''
+    import tempfile
+    name = time.strftime('unsent-%Y%m%d-%H%M%S')
+    folders = [os.curdir]
+    with contextlib.suppress(OSError):
+        folders.append(tempfile.gettempdir())
+    for folder in folders:
         for ending, chunks in draft.contents():
-            path = os.path.normpath(os.path.join(folder, f'{name}.{ending}'))
             try:
-                write_new(path, chunks)
+                descriptor, path = create_file(folder, name, ending)
+                write_file(descriptor, path, chunks)
             except (OSError, SMTPException):
                 continue
             when = 'If it has not arrived, send' \
                 if isinstance(error, SMTPDeliveryUnknown) else 'Send'
             return (f'\nYour text is kept in {path}. {when} it with:\n'
                     + resend_command(options, path))
-    if not contents:
-        return ''
     text = b''.join(contents[-1][1]).decode('utf-8', 'backslashreplace')
     return ('\nYour text could not be kept in a file. Here it is:\n' + text)
 
@@ -3899,7 +3955,7 @@ def run(options: argparse.Namespace, draft: Draft, transcript: Transcript,
     piped = None
     if options.body in (None, '-') and options.message is None \
             and not options.quit_after and not is_terminal(sys.stdin):
-        piped = decode_text(draft.read().read())
+        piped = decode_text(draft.read(io.BytesIO()).read())
     elif options.message == '-':
         message = open_message(options, draft)
     check_files(options)
@@ -3983,6 +4039,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         receipt = run_watched(options, draft, password, token)
     except (Exception, KeyboardInterrupt) as error:
         verdict, exit_code = verdict_on(error)
+        if isinstance(error, KeyboardInterrupt) and is_terminal(sys.stderr):
+            say('', 'stderr')           # end the line that was interrupted
         say(f'smtp.py: {verdict}' + keep_draft(options, draft, error),
             'stderr')
         if isinstance(error, OSError):
