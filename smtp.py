@@ -4022,6 +4022,22 @@ def verdict_on(error: BaseException) -> tuple[str, int]:
             f'{error!r}', EXIT_BUG)
 
 
+def report(error: BaseException, options: argparse.Namespace,
+           draft: Draft) -> int:
+    """Say what became of the message, and keep what was typed or piped.
+
+    Returns:
+        The exit code.
+    """
+    verdict, exit_code = verdict_on(error)
+    if isinstance(error, KeyboardInterrupt) and is_terminal(sys.stderr):
+        say('', 'stderr')               # end the line that was interrupted
+    say(f'smtp.py: {verdict}' + keep_draft(options, draft, error), 'stderr')
+    if isinstance(error, OSError):
+        sys.stdout = None               # it may be full, or nobody reads it
+    return exit_code
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program.
 
@@ -4038,32 +4054,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse_options(argv)
         receipt = run_watched(options, draft, password, token)
     except (Exception, KeyboardInterrupt) as error:
-        verdict, exit_code = verdict_on(error)
-        if isinstance(error, KeyboardInterrupt) and is_terminal(sys.stderr):
-            say('', 'stderr')           # end the line that was interrupted
-        say(f'smtp.py: {verdict}' + keep_draft(options, draft, error),
-            'stderr')
-        if isinstance(error, OSError):
-            sys.stdout = None       # it may be full, or nobody reads it
-        return exit_code
+        try:
+            return report(error, options, draft)
+        except KeyboardInterrupt:       # there is no second: interrupt_once
+            return report(error, options, draft)
     if receipt:
         say(str(receipt), 'stdout', 'stderr')
     return EXIT_SENT
 
 
-SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP')
-           if hasattr(signal, name)]            # Windows has no SIGHUP
+def interrupt_once() -> Callable[[int, object], None]:
+    """Make a handler of signals that raises KeyboardInterrupt, but once only.
 
+    What follows the first one, to keep a text and to say what became of it,
+    is not to be disturbed.
+    """
+    first = iter([True])
 
-def end_in_good_order(number: int, _: object) -> None:
-    """Raise KeyboardInterrupt, once: what follows is not to be disturbed."""
-    for other in SIGNALS:
-        signal.signal(other, signal.SIG_IGN)
-    raise KeyboardInterrupt(EXIT_INTERRUPTED if number == signal.SIGINT
-                            else EXIT_TERMINATED)
+    def handle(number: int, _: object) -> None:
+        """Raise KeyboardInterrupt with the exit code, the first time."""
+        if next(first, False):
+            raise KeyboardInterrupt(
+                EXIT_INTERRUPTED if number == signal.SIGINT
+                else EXIT_TERMINATED)
+    return handle
 
 
 if __name__ == '__main__':
-    for handled in SIGNALS:
-        signal.signal(handled, end_in_good_order)
+    handler = interrupt_once()
+    for signal_name in ('SIGINT', 'SIGTERM', 'SIGHUP'):
+        if hasattr(signal, signal_name):        # Windows has no SIGHUP
+            signal.signal(getattr(signal, signal_name), handler)
     sys.exit(main())

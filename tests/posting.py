@@ -20,9 +20,9 @@ import smtp
 
 PROGRAM = pathlib.Path(smtp.__file__).resolve()
 ALICE, BOB, CAROL = USER, 'bob@example.org', 'carol@example.org'
-DAVE = 'dave@example.net'       # gets blind copies
+HIDDEN = 'hidden@example.net'       # gets blind copies
 
-__all__ = ['ALICE', 'BOB', 'CAROL', 'DAVE', 'Done', 'PASSWORD', 'PROGRAM',
+__all__ = ['ALICE', 'BOB', 'CAROL', 'HIDDEN', 'Done', 'PASSWORD', 'PROGRAM',
            'Post', 'TOKEN', 'call', 'opened']
 
 

@@ -138,6 +138,7 @@ def parse(text: str, name: str = 'dialogue') -> Dialogue:
     purpose: List[str] = []
     settings: Dict[str, List[str]] = {}
     events: List[Event] = []
+    in_message = False
     for line in text.split('\n'):
         setting = re.match(r'([a-z]+):(?: +|$)(.*)', line)
         if not line.strip():
@@ -147,8 +148,13 @@ def parse(text: str, name: str = 'dialogue') -> Dialogue:
         elif setting and setting.group(1) in SETTINGS and not events:
             settings.setdefault(setting.group(1), []).append(setting.group(2))
         elif re.match(r'[CS]:( |$)', line):
-            events += [Event(line[0], one[3:], one) for one in _repeated(
-                re.sub(r'(?<=\S) {2,}# .*', '', line))]
+            # Within the message the same characters are part of its text.
+            in_message = in_message and not line.startswith('S:')
+            if not in_message:
+                line = re.sub(r'(?<=\S) {2,}# .*', '', line)
+            in_message = in_message or line.startswith('S: 354')
+            events += [Event(line[0], one[3:], one)
+                       for one in _repeated(line)]
         elif line.startswith('-- ') or line == '--':
             events.append(_narration(line))
         else:

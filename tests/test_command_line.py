@@ -581,8 +581,10 @@ def command_of(done: Done) -> List[str]:
 
 def kept(done: Done) -> pathlib.Path:
     """Return the file that was kept, which is ours alone."""
-    args = command_of(done)
-    path = pathlib.Path(args[args.index('--message') + 1]).absolute()
+    found = re.search('--message[ =](.*?)(?: --|$)',
+                      ' '.join(command_of(done)))
+    assert found, done.err
+    path = pathlib.Path(found[1]).absolute()
     assert re.fullmatch(r'unsent-[\w-]+\.eml', path.name)
     assert not path.is_symlink()
     if os.name != 'nt':
@@ -622,6 +624,9 @@ def test_nothing_is_kept_without_need(call: Call, session: List[str],
     assert call(*MAIL, '--server', '127.0.0.1', '-p', str(closed_port),
                 password=SECRET).code == 75
     assert call('-n', *BASIC, input=b'x').code == 0
+    done = call(*BASIC, '--server', '127.0.0.1', '-p', str(closed_port),
+                input=b'', password=SECRET)
+    not_sent(done, 75)
     assert not list(pathlib.Path.cwd().iterdir())
 
 

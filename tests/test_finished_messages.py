@@ -26,7 +26,7 @@ from posting import (
     ALICE,
     BOB,
     CAROL,
-    DAVE,
+    HIDDEN,
     PASSWORD,
     PROGRAM,
     Post,
@@ -35,35 +35,35 @@ from posting import (
 )
 
 MESSAGES = pathlib.Path(__file__).parent / 'messages'
-ERIN = 'erin@example.org'
+DESK = 'desk@example.org'
 MEBI = 1024 * 1024
 
 # The envelope that each sample asks for: MAIL, RCPT, parameters of MAIL.
 ENVELOPES: Dict[str, Tuple[str, List[str], List[str]]] = {
     'bare': (ALICE, [BOB], []),
-    'blind_copies': (ALICE, [BOB, DAVE, 'frank@example.net',
-                             'grace@example.net', 'heidi@example.net'], []),
+    'blind_copies': (ALICE, [BOB, HIDDEN, 'front@example.net',
+                             'list@example.net', 'team@example.net'], []),
     'dots': (ALICE, [BOB], []),
     'empty_body': (ALICE, [BOB], []),
     'forwarded': (ALICE, [BOB], ['BODY=8BITMIME']),
-    'groups': (ALICE, [BOB, CAROL, ERIN], []),
+    'groups': (ALICE, [BOB, CAROL, DESK], []),
     'header_only': (ALICE, [BOB], []),
     'latin_1': (ALICE, [BOB], ['BODY=8BITMIME']),
     'line_ends': (ALICE, [BOB], []),
-    'lower_case': (ALICE, [BOB, CAROL, DAVE], []),
+    'lower_case': (ALICE, [BOB, CAROL, HIDDEN], []),
     'mailbox': (ALICE, [BOB], []),
-    'names': (ALICE, [BOB, CAROL, ERIN, '"frank smith"@example.org',
-                      'grace@[192.0.2.7]'], []),
+    'names': (ALICE, [BOB, CAROL, DESK, '"front desk"@example.org',
+                      'list@[192.0.2.7]'], []),
     'no_line_end': (ALICE, [BOB], []),
-    'outlook': (ALICE, [BOB, CAROL, ERIN, DAVE, 'frank@example.net'], []),
-    'resent': (ALICE, [BOB, CAROL, DAVE], []),
+    'outlook': (ALICE, [BOB, CAROL, DESK, HIDDEN, 'front@example.net'], []),
+    'resent': (ALICE, [BOB, CAROL, HIDDEN], []),
     'resent_twice': (ALICE, [BOB], []),
-    'spaces': (ALICE, [BOB, CAROL, DAVE], []),
-    'thunderbird': (ALICE, [BOB, CAROL, DAVE], ['BODY=8BITMIME']),
-    'two_authors': (ERIN, [BOB, CAROL], []),
+    'spaces': (ALICE, [BOB, CAROL, HIDDEN], []),
+    'thunderbird': (ALICE, [BOB, CAROL, HIDDEN], ['BODY=8BITMIME']),
+    'two_authors': (DESK, [BOB, CAROL], []),
     'utf8_header': (ALICE, [BOB], ['BODY=8BITMIME', 'SMTPUTF8']),
 }
-HIDDEN = re.compile(rb'(?i)(resent-)?bcc[ \t]*:')
+BLIND = re.compile(rb'(?i)(resent-)?bcc[ \t]*:')
 HEADER = (b'From: alice@example.com\r\nTo: bob@example.org\r\n'
           b'Date: Mon, 23 Nov 2026 12:00:00 +0100\r\n'
           b'Message-ID: <1@example.com>\r\n')
@@ -107,7 +107,7 @@ def meant(octets: bytes) -> bytes:
     hidden = False
     for line in lines[:end]:
         if not line.startswith((b' ', b'\t')):
-            hidden = bool(HIDDEN.match(line))
+            hidden = bool(BLIND.match(line))
         if not hidden:
             header.append(line)
     return b'\r\n'.join([*header, *(lines[end:] or [b'']), b''])
@@ -160,7 +160,7 @@ def test_sample(name: str, piped: bool, post: Post) -> None:
     if name == 'header_only':
         content = content.rstrip(b'\r\n') + b'\r\n\r\n'
     assert content == wanted
-    assert DAVE.encode() not in content
+    assert HIDDEN.encode() not in content
 
 
 def without_added_fields(content: bytes) -> bytes:
@@ -218,10 +218,10 @@ def test_standard_parser_agrees(post: Post) -> None:
 @pytest.mark.parametrize('options, sender, recipients', [
     (['--to', CAROL], ALICE, [CAROL]),
     ([CAROL], ALICE, [CAROL]),
-    ([CAROL, ERIN, '--cc', DAVE], ALICE, [CAROL, ERIN, DAVE]),
-    (['--bcc', f'Carol <{CAROL}>, {ERIN}'], ALICE, [CAROL, ERIN]),
-    (['--from', ERIN], ERIN, [BOB, CAROL, DAVE]),
-    (['-i', '-f', f'Erin <{ERIN}>', '--', CAROL], ERIN, [CAROL]),
+    ([CAROL, DESK, '--cc', HIDDEN], ALICE, [CAROL, DESK, HIDDEN]),
+    (['--bcc', f'Carol <{CAROL}>, {DESK}'], ALICE, [CAROL, DESK]),
+    (['--from', DESK], DESK, [BOB, CAROL, HIDDEN]),
+    (['-i', '-f', f'Desk <{DESK}>', '--', CAROL], DESK, [CAROL]),
     ([CAROL, f'<{CAROL}>', 'carol@EXAMPLE.org'], ALICE, [CAROL]),
 ])
 def test_envelope_of_the_command_line(
@@ -250,11 +250,11 @@ def test_fields_that_the_envelope_does_not_need(
 
 
 @pytest.mark.parametrize('field', [
-    b'Bcc: dave@example.net\r\n',
-    b'bcc:dave@example.net\r\n',
-    b'BCC :\r\n\tdave@example.net,\r\n dave@example.net\r\n',
-    b'Resent-Bcc: dave@example.net\r\n',
-    b'RESENT-BCC\t: Dave\r\n <dave@example.net>\r\n',
+    b'Bcc: hidden@example.net\r\n',
+    b'bcc:hidden@example.net\r\n',
+    b'BCC :\r\n\thidden@example.net,\r\n hidden@example.net\r\n',
+    b'Resent-Bcc: hidden@example.net\r\n',
+    b'RESENT-BCC\t: Hidden\r\n <hidden@example.net>\r\n',
 ])
 def test_blind_copies_are_never_transmitted(
         field: bytes, finished: Callable[[bytes], str], post: Post) -> None:
@@ -422,19 +422,19 @@ def test_nul(message: bytes, finished: Callable[[bytes], str], post: Post
 
 
 @pytest.mark.parametrize('header', [
-    b'Subject: x\rBcc: eve@example.net\r\n',
-    b'Subject: x\rTo: eve@example.net\r\n',
-    b'Subject: x\r\rTo: eve@example.net\r\n',
-    b'Subject: x\r\n y\rTo: eve@example.net\r\n',
-    b'Subject: x\r\n\ty\r\rFrom: eve@example.net\r\n',
-    b'Subject: x\r\n\rTo: eve@example.net\r\n',
-    b'Subject: x\n \rTo: eve@example.net\n',
-    b'\rTo: eve@example.net\r\n',
-    b'Cc:\r\n carol@example.org,\r eve@example.net\r\n',
+    b'Subject: x\rBcc: evil@example.net\r\n',
+    b'Subject: x\rTo: evil@example.net\r\n',
+    b'Subject: x\r\rTo: evil@example.net\r\n',
+    b'Subject: x\r\n y\rTo: evil@example.net\r\n',
+    b'Subject: x\r\n\ty\r\rFrom: evil@example.net\r\n',
+    b'Subject: x\r\n\rTo: evil@example.net\r\n',
+    b'Subject: x\n \rTo: evil@example.net\n',
+    b'\rTo: evil@example.net\r\n',
+    b'Cc:\r\n carol@example.org,\r evil@example.net\r\n',
     b'Cc: carol@exam\rple.org\r\n',
     b'Cc:\r\n carol@exam\rple.org\r\n',
-    b'Bcc: dave@example.net\r\n x\r\r\nTo: eve@example.net\r\n',
-    b'Bcc: dave@example.net\r\n \rTo: eve@example.net\r\n',
+    b'Bcc: hidden@example.net\r\n x\r\r\nTo: evil@example.net\r\n',
+    b'Bcc: hidden@example.net\r\n \rTo: evil@example.net\r\n',
     b'X\r-Y: x\r\n',
 ])
 @pytest.mark.parametrize('place', ['before', 'after'])
@@ -454,9 +454,9 @@ def test_cr_within_a_header(header: bytes, place: str, post: Post,
     assert_sent(done)
     received = post.only()
     assert not re.search(b'\r(?!\n)|(?<!\r)\n', received.content)
-    assert set(received.recipients) <= {BOB, CAROL, DAVE}
+    assert set(received.recipients) <= {BOB, CAROL, HIDDEN}
     head = received.content.partition(b'\r\n\r\n')[0]
-    assert not re.search(rb'(?im)^(to|cc|bcc|from)[ \t]*:.*eve@', head)
+    assert not re.search(rb'(?im)^(to|cc|bcc|from)[ \t]*:.*evil@', head)
 
 
 # --------------------------------------------------- files that change
@@ -469,7 +469,7 @@ CHANGES: Dict[str, Callable[[pathlib.Path], Any]] = {
         path.read_bytes().replace(b'Hello', b'HELLO')),
     'empty': lambda path: os.truncate(path, 0),
     'other header': lambda path: path.write_bytes(
-        path.read_bytes().replace(b'To: bob', b'To: eve')),
+        path.read_bytes().replace(b'To: bob', b'To: evil')),
 }
 
 
@@ -766,14 +766,14 @@ def send_email(repository: Repository, post: Post
 def test_git_send_email(repository: Repository, post: Post,
                         send_email: Any) -> None:
     """The recipe of the README, with the git of this machine."""
-    done = send_email('--to', f'Bób <{BOB}>', '--cc', CAROL, '--bcc', DAVE,
+    done = send_email('--to', f'Bób <{BOB}>', '--cc', CAROL, '--bcc', HIDDEN,
                       '--envelope-sender', ALICE, 'main..work')
     assert done.returncode == 0, done.stderr.decode()
     assert len(post.messages) == 2
     for received in post.messages:
         assert received.sender == ALICE
-        assert {BOB, CAROL, DAVE} <= set(received.recipients)
-        assert DAVE.encode() not in received.content
+        assert {BOB, CAROL, HIDDEN} <= set(received.recipients)
+        assert HIDDEN.encode() not in received.content
         message = email.message_from_bytes(received.content,
                                            policy=email.policy.default)
         assert not message.defects

@@ -24,7 +24,7 @@ from posting import (
     ALICE,
     BOB,
     CAROL,
-    DAVE,
+    HIDDEN,
     PASSWORD,
     PROGRAM,
     TOKEN,
@@ -73,7 +73,7 @@ before = dict(globals())
 shown = open('transcript.txt', 'w', encoding='utf-8')
 receipt = smtp.smtp_send(
     pathlib.Path('token').read_text(), {'From': 'alice@example.com',
-    'To': ['bob@example.org'], 'Bcc': 'dave@example.net', 'Subject': 'Report'},
+    'To': ['bob@example.org'], 'Bcc': 'hidden@example.net', 'Subject': 'Report'},
     'See the attachment.', html='<p>See the <b>attachment</b>.</p>',
     attachments=['report.pdf'], auth='xoauth2',
     transcript=smtp.Transcript(shown), **session)
@@ -95,10 +95,10 @@ def test_program_of_another(post: Post, tmp_path: pathlib.Path) -> None:
         env={**os.environ, 'PYTHONPATH': str(PROGRAM.parent)}, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, b'', b'')
     received = post.only()
-    assert received.recipients == (BOB, DAVE)
+    assert received.recipients == (BOB, HIDDEN)
     code, recipients, message_id = json.loads(
         (tmp_path / 'result.json').read_text())
-    assert (code, recipients) == (250, [BOB, DAVE])
+    assert (code, recipients) == (250, [BOB, HIDDEN])
     assert message_id == received.parse()['Message-ID']
     transcript = (tmp_path / 'transcript.txt').read_text(encoding='utf-8')
     for line in ('C: AUTH XOAUTH2 ********', 'C: DATA', 'C: .',
@@ -238,7 +238,7 @@ def test_errors(refusal: str, extras: Dict[str, Any], kind: type, code: int,
 
 @pytest.mark.parametrize('info', [
     {}, {'From': ALICE}, {'From': 'alice', 'To': BOB},
-    {'From': ALICE, 'To': BOB, 'Subject': 'a\nBcc: eve@example.net'},
+    {'From': ALICE, 'To': BOB, 'Subject': 'a\nBcc: evil@example.net'},
     {'From': ALICE, 'To': [BOB, 'x\r\ny@example.org']},
 ])
 def test_message_that_cannot_be(info: Dict[str, Any], post: Post) -> None:

@@ -9,6 +9,7 @@ import pathlib
 import re
 import shlex
 import sys
+import time
 from typing import Any, Callable, Dict, Iterator, List
 
 import conftest
@@ -19,6 +20,10 @@ import reading
 pexpect = pytest.importorskip('pexpect')
 if os.name == 'nt':
     pytest.skip('Windows has no such terminals', allow_module_level=True)
+
+# The server is a thread beside the one that starts the terminals.
+pytestmark = pytest.mark.filterwarnings(
+    'ignore:.*multi-threaded.*forkpty:DeprecationWarning')
 
 PATIENCE = 10   # seconds for each question
 ALICE, BOB = practice.USER, 'bob@example.org'
@@ -51,6 +56,37 @@ class Person:
     def sees(self, pattern: str) -> None:
         """Wait for this to be shown."""
         self.child.expect(pattern)
+
+    def is_read(self) -> None:
+        """Wait until the program has read all, and waits for more.
+
+        That it is on the screen says nothing: the terminal echoes it, and
+        throws away at Ctrl-C what nobody has read.
+        """
+        process = f'/proc/{self.child.pid}'
+        if not os.path.exists(f'{process}/stat'):
+            pytest.skip('nobody knows what the program does')
+        deadline = time.monotonic() + PATIENCE
+        terminal = os.open(os.readlink(f'{process}/fd/0'),
+                           os.O_RDWR | os.O_NOCTTY)
+        try:
+            while self._unread(terminal) or self._runs(process):
+                assert time.monotonic() < deadline, 'it reads no more'
+                time.sleep(0.005)
+        finally:
+            os.close(terminal)
+
+    def _unread(self, terminal: int) -> bool:
+        """Tell whether there are lines that the program has not read."""
+        import fcntl
+        import termios
+        answer = fcntl.ioctl(terminal, termios.FIONREAD, b'\0' * 4)
+        return any(answer)
+
+    def _runs(self, process: str) -> bool:
+        """Tell whether the program does anything but wait."""
+        with open(f'{process}/stat', encoding='utf-8') as file:
+            return file.read().rpartition(')')[2].split()[0] != 'S'
 
     def ends(self) -> int:
         """Wait for the end, and return the exit code."""
@@ -290,14 +326,26 @@ def test_ctrl_c_while_typing_keeps_the_text(
     someone.asked('Text')
     someone.types('precious words')
     someone.sees('precious words\r\n')
-    someone.types('a marker')
-    someone.sees('a marker\r\n')
+    someone.is_read()
     someone.child.sendintr()
     someone.sees('smtp.py: Not sent: ')
     assert someone.ends() == 130
     path, = tmp_path.glob('unsent-*')
     assert b'precious words' in path.read_bytes()
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_ctrl_c_before_typing_keeps_nothing(
+        person: Callable[..., Person], tmp_path: pathlib.Path) -> None:
+    """There is nothing that could be lost."""
+    someone = person(*GIVEN['From'], *GIVEN['To'], *GIVEN['Subject'],
+                     password=practice.PASSWORD)
+    someone.asked('Text')
+    someone.is_read()
+    someone.child.sendintr()
+    someone.sees('smtp.py: Not sent: ')
+    assert someone.ends() == 130
+    assert not list(tmp_path.glob('unsent-*'))
 
 
 def test_letters_of_another_character_set(
