@@ -2523,7 +2523,7 @@ def text_part(text: str, subtype: str = 'plain') -> Part:
                                f'position {error.start + 1}.') from None
     encoding, charset = '7bit', 'us-ascii'
     if not text.isascii() or '\0' in text \
-            or re.search(f'[^\n]{{{MAX_TEXT_LINE + 2}}}', text):
+            or re.search(f'(?m)^.{{{MAX_TEXT_LINE + len(CRLF)}}}', text):
         charset = 'utf-8'
         quoted = binascii.b2a_qp(octets)
         base64 = cut_base64(binascii.b2a_base64(octets, newline=False))
@@ -2832,7 +2832,7 @@ def check_lines(lines: bytes) -> None:
     Raises:
         SMTPMessageError: A line is too long, or has a NUL.
     """
-    if re.search(b'[^\n]{%d}' % (MAX_TEXT_LINE + len(CRLF)), lines):
+    if re.search(b'(?m)^.{%d}' % (MAX_TEXT_LINE + len(CRLF)), lines):
         raise SMTPMessageError(
             f'the message has a line of more than {MAX_TEXT_LINE} octets.',
             advice=f'{YOU}: let your mail program write it in '
@@ -3612,16 +3612,13 @@ def run_password_command(command: str) -> str:
     """
     import shlex
     import subprocess
+    problem = 'the first line that it printed is empty.'
     try:
-        words = shlex.split(command)
-        if not words:
-            raise ValueError('it is empty.')
-        done = subprocess.run(words, capture_output=True, check=True,
-                              stdin=subprocess.DEVNULL)
+        done = subprocess.run(shlex.split(command) or [''], check=True,
+                              capture_output=True, stdin=subprocess.DEVNULL)
         secret = done.stdout.split(b'\n')[0].decode().rstrip('\r')
-        if not secret:
-            raise ValueError('the first line that it printed is empty.')
-        return secret
+        if secret:
+            return secret
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode('utf-8', 'backslashreplace').strip()
         problem = f'exit code {error.returncode}: {said}'
@@ -3730,13 +3727,13 @@ class Draft:
 
     def contents(self) -> Iterator[tuple[str, Iterable[bytes]]]:
         """Yield what can be kept, best first: the file's ending, the octets."""
+        if self.raw is None or not self.raw.seek(0, os.SEEK_END):
+            return
         if self.message is not None:
             yield 'eml', itertools.chain([self.message.hidden.encode()],
                                          self.message.chunks())
-        if self.raw is not None:
-            self.raw.seek(0)
-            yield self.ending, iter(
-                functools.partial(self.raw.read, BLOCK), b'')
+        self.raw.seek(0)
+        yield self.ending, iter(functools.partial(self.raw.read, BLOCK), b'')
 
 
 def create_file(folder: str, name: str, ending: str) -> tuple[int, str]:
@@ -3748,15 +3745,15 @@ def create_file(folder: str, name: str, ending: str) -> tuple[int, str]:
     Raises:
         OSError: That was not possible.
     """
-    for number in itertools.count(2):
+    path, number = '', 2
+    while True:
         path = os.path.normpath(os.path.join(folder, f'{name}.{ending}'))
         try:
             # O_EXCL: never over a file, never through a link.
             return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL
                            | getattr(os, 'O_BINARY', 0), 0o600), path
         except FileExistsError:
-            name = f'{name.partition("_")[0]}_{number}'
-    raise AssertionError('numbers do not end')
+            name, number = f'{name.partition("_")[0]}_{number}', number + 1
 
 
 def write_file(descriptor: int, path: str, chunks: Iterable[bytes]) -> None:

@@ -727,6 +727,55 @@ def test_a_reader_that_has_gone(tmp_path: pathlib.Path,
 
 
 @POSIX
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full')
+def test_a_dry_run_keeps_nothing(start: Call, tmp_path: pathlib.Path) -> None:
+    """It sends nothing, so nothing is unsent."""
+    done = start('-n', *BASIC, input=b'Hello', shell='> /dev/full')
+    not_sent(done, done.code)
+    assert not list(tmp_path.glob('unsent-*'))
+
+
+@POSIX
+@pytest.mark.parametrize('last', [
+    None, 'S: 220', 'C: MAIL', 'C: DATA', 'S: 354', 'C: .', 'C: QUIT'])
+def test_nobody_reads_the_transcript(
+        last: Optional[str], session: List[str], tmp_path: pathlib.Path,
+        server: practice.PracticeServer, clean_environment: Dict[str, str]
+        ) -> None:
+    """As in `smtp.py -v ... 2>&1 | head`: the exit code is true all the same.
+
+    The reader goes away after this line; where the program is by then is a
+    matter of chance.
+    """
+    process = subprocess.Popen(
+        [sys.executable, str(conftest.PROGRAM), *MAIL, *session, '-v'],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, cwd=str(tmp_path),
+        env={**clean_environment, 'SMTP_PASSWORD': SECRET})
+    assert process.stderr
+    with process.stderr:
+        for line in process.stderr if last else ():
+            if line.decode().startswith(last or ''):
+                break
+    try:
+        code = process.wait(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert code in ((0, 74) if server.messages else (69, 74, 75))
+
+
+@POSIX
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full')
+def test_no_room_for_the_transcript(start: Call, session: List[str],
+                                    server: practice.PracticeServer) -> None:
+    """The same when it goes to a disk that is full."""
+    done = start(*MAIL, *session, '-v', shell='2> /dev/full',
+                 env={'SMTP_PASSWORD': SECRET})
+    assert done.code in ((0, 74) if server.messages else (69, 74, 75))
+
+
+@POSIX
 @pytest.mark.parametrize('args, code', [
     (['-n', *MAIL], 0), (['-n', *MAIL, '-t', 'nobody'], 65),
     (['--no-such-option'], 64)], ids=['fine', 'address', 'usage'])
