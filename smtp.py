@@ -589,6 +589,13 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
+def abandon(stream: TextIO | None) -> None:
+    """Write no more to a stream that takes nothing; nor may Python, later."""
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is stream:
+            setattr(sys, name, None)
+
+
 class Transcript:
     """Show a session while it happens; the user may also stop it here.
 
@@ -664,6 +671,7 @@ class Transcript:
         try:
             print(line, file=self.stream, flush=True)
         except OSError:             # nobody reads it: the session goes on
+            abandon(self.stream)
             self.stream = None
 
     def note(self, text: str) -> None:
@@ -1118,7 +1126,8 @@ class Connection:
         self.transcript.confirm()
         if not self.awaited:
             self.refuse_unasked()
-        self.send_octets((CRLF.join(lines) + CRLF).encode())
+        self.send_octets((CRLF.join(lines) + CRLF).encode(
+            'utf-8', 'surrogateescape'))
         self.awaited.extend(shown or line for line in lines)
         self.transcript.sent(shown or line for line in lines)
 
@@ -1995,10 +2004,10 @@ def say_goodbye(connection: Connection) -> None:
 #
 # A header field is a name, a colon and a value, all in ASCII. Three things
 # have to be done to what people write. Letters beyond ASCII become
-# encoded-words: "Grüße" is =?utf-8?q?Gr=C3=BC=C3=9Fe?= (RFC 2047). Long
-# fields are folded: a line that begins with a space continues the one before
-# it. And addresses are taken apart, since "Dr. Bob" <bob@example.org> is a
-# name for people and an address for the envelope.
+# encoded-words: "Übung" is =?utf-8?q?=C3=9Cbung?= (RFC 2047). Long fields are
+# folded: a line that begins with a space continues the one before it. And
+# addresses are taken apart, since "Dr. Bob" <bob@example.org> is a name for
+# people and an address for the envelope.
 #
 # A line end inside a value would begin a field, or an envelope command, of a
 # stranger's choice. So it is refused wherever it comes from.
@@ -2061,7 +2070,8 @@ def encoded_words(text: str, beside: str = '') -> list[str]:
     """Write text as encoded-words (RFC 2047).
 
     Each stands for whole characters; a space between two of them is not part
-    of the text. 'Grüße' becomes ['=?utf-8?q?Gr=C3=BC=C3=9Fe?='].
+    of the text. 'Übung' becomes ['=?utf-8?q?=C3=9Cbung?=']; text with few
+    ASCII letters is shorter in base64, and has b in the place of q.
 
     Args:
         text: Of any length.
@@ -2551,10 +2561,10 @@ def open_file(path: str) -> BinaryIO:
                            exit_code=EXIT_NO_INPUT)
 
 
-def state_of(file: BinaryIO) -> tuple[int, int]:
-    """Return what changes if somebody writes to a file: size and time."""
+def state_of(file: BinaryIO) -> tuple[int, int, int]:
+    """Return what changes with a file: its size, its time, and which it is."""
     status = os.fstat(file.fileno())
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def file_changed(path: str) -> SMTPMessageError:
@@ -2693,7 +2703,7 @@ def multipart(subtype: str, parts: Sequence[Part]) -> Part:
 # ---------------------------------------------------------------------------
 
 OWN_FIELDS = ('from', 'to', 'cc', 'bcc', 'subject', 'date', 'message-id',
-              'mime-version')
+              'mime-version', 'resent-bcc')
 ADDRESS_FIELDS = ('reply-to', 'sender', 'mail-followup-to',
                   'disposition-notification-to')
 
@@ -2915,6 +2925,7 @@ def read_header(file: BinaryIO) -> list[str]:
     for number, octets in enumerate(
             iter(functools.partial(file.readline, BLOCK), b''), 1):
         line = octets.rstrip(b'\r\n').decode('utf-8', 'surrogateescape')
+        line = line.lstrip('\ufeff')    # a mark that some editors leave
         if not line:
             break
         if line.startswith((' ', '\t')) and fields and '\r' not in line:
@@ -2970,8 +2981,10 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
 
     def addresses(*names: str) -> list[str]:
         """Return the addresses in the fields of these names."""
+        # Display names play no part here, and many lack the quotes they need.
         return [address for name in names for address in parse_addresses(
-            name, *values.get(name.lower(), [])).addresses]
+            name, *(re.sub('[^,;:<>"()]+<', '<', value)
+                    for value in values.get(name.lower(), []))).addresses]
 
     resent = 'Resent-' if 'resent-from' in values else ''
     senders = [sender] if sender else addresses(f'{resent}From')
@@ -3017,6 +3030,11 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
 TLS_WAYS = ('starttls', 'implicit', 'none')
 
 
+def usual_tls(port: int) -> str:
+    """Return how TLS begins on a port, if nobody says."""
+    return 'implicit' if port == IMPLICIT_TLS_PORT else 'starttls'
+
+
 class Receipt(NamedTuple):
     """What there is to say about a message that was sent.
 
@@ -3053,7 +3071,7 @@ def check_secret(secret: str) -> str:
 
 
 def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
-            port: int = SMTP_PORT, tls: str = 'starttls',
+            port: int = SMTP_PORT, tls: str | None = None,
             ca_file: str | None = None, ehlo: str | None = None,
             timeout: float | None = None, family: int = 0, user: str = '',
             auth: str = 'auto', transcript: Transcript | None = None
@@ -3066,7 +3084,7 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
         server: A host name or an IP address.
         port: From 1 to 65535.
         tls: 'starttls', 'implicit' (TLS from the start), or 'none', which
-            never logs in.
+            never logs in; None: as is usual on the port.
         ca_file: PEM file of the authorities to trust; None: the system's.
         ehlo: Our host's name or address literal; None: found out.
         timeout: Seconds for each reply; None: as long as is usual.
@@ -3092,6 +3110,7 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
             and SMTPRecipientsRefused are of this kind.
         SMTPStopped: The user ended the session before.
     """
+    tls = usual_tls(port) if tls is None else tls
     if tls not in TLS_WAYS:
         raise SMTPUsageError(f'tls is one of {", ".join(TLS_WAYS)}.')
     transcript = transcript or Transcript()
@@ -3183,12 +3202,14 @@ def type_login(connection: Connection, reply: Reply, read_line: Prompt,
         The first reply that is no challenge.
     """
     while reply.code == CHALLENGE:
-        challenge = from_base64(reply.text) or reply.text
-        if 'user' in challenge.lower():
-            answer, shown = read_line(f'{escape(challenge)} '), ''
-        else:
-            answer, shown = read_secret(f'{escape(challenge)} '), MASK
-            connection.transcript.protect(answer)
+        challenge = escape(from_base64(reply.text) or reply.text)
+        answer, shown = '!*', ''        # "I give up", RFC 4954 section 4
+        with contextlib.suppress(EOFError, SMTPUsageError):
+            if re.match('(?i)(?!.*pass).*user', challenge):
+                answer = read_line(f'{challenge} ')
+            else:
+                answer, shown = read_secret(f'{challenge} '), MASK
+                connection.transcript.protect(answer)
         line = answer[1:] if answer.startswith('!') else to_base64(answer)
         reply = connection.send_command(line, shown=shown)
     return reply
@@ -3219,7 +3240,8 @@ def type_message(connection: Connection, read_line: Prompt) -> Reply:
         if line == '.':
             return send_final_dot(connection, b'', ['.'], 'as typed')
         connection.transcript.client(line)
-        connection.send_octets((line + CRLF).encode())
+        connection.send_octets((line + CRLF).encode(
+            'utf-8', 'surrogateescape'))
 
 
 def type_command(connection: Connection, read_line: Prompt,
@@ -3232,7 +3254,7 @@ def type_command(connection: Connection, read_line: Prompt,
         read_secret: Reads a line without showing it.
 
     Returns:
-        What was typed, and the last reply to it.
+        The command, and the last reply to it.
     """
     while True:
         try:
@@ -3244,7 +3266,10 @@ def type_command(connection: Connection, read_line: Prompt,
         connection.transcript.note(
             'Not sent: base64 is no encryption, so everybody on the way could '
             'read it. Say STARTTLS first.')
-    reply = connection.send_command(as_typed(line))
+    line = as_typed(line)
+    secret = re.match(r'(?i)(AUTH (?!LOGIN)\S+ )(.+)', line)
+    reply = connection.send_command(
+        line, shown=f'{secret[1]}{MASK}' if secret else '')
     if reply.code == CHALLENGE:
         reply = type_login(connection, reply, read_line, read_secret)
     elif reply.code == START_MAIL_INPUT:
@@ -3337,14 +3362,16 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise SMTPUsageError, which becomes a verdict."""
-        raise SMTPUsageError(f'{message}.')
+        raise SMTPUsageError(re.sub(
+            '(--pass[a-z]*)[= ].*', r'\1: a password is never an option, but '
+            'see $SMTP_PASSWORD and --password-command', f'{message}.'))
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """End after --help or --version, even if nobody can read it."""
         try:
             print(end=message or '', flush=True)
         except OSError:
-            sys.stdout = None           # lest Python tries again when it ends
+            abandon(sys.stdout)
         sys.exit(status)
 
 
@@ -3356,17 +3383,19 @@ def port_number(text: str) -> int:
 
 
 def time_limit(text: str) -> float:
-    """Read a number of seconds, or raise ValueError."""
-    if not 0 < float(text) < 1e6:
-        raise ValueError
+    """Read a number of seconds, or raise ArgumentTypeError."""
+    if not re.fullmatch('[0-9.]{1,9}', text) or not float(text):
+        raise argparse.ArgumentTypeError(f'{text!r} is no number of seconds')
     return float(text)
 
 
 def host_name(text: str) -> str:
-    """Read the name of a server, or raise ValueError."""
-    if not re.fullmatch(r'[^\s\x00-\x1f/]+', text):
-        raise ValueError
-    return text
+    """Read the name of a server, or raise ArgumentTypeError."""
+    if not re.fullmatch(r'[^\s\x00-\x1f/]+', text) \
+            or re.fullmatch('[^:]*:[0-9]+', text):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no name of a host (the port goes to --port)')
+    return text.strip('[]')
 
 
 def ehlo_name(text: str) -> str:
@@ -3375,10 +3404,11 @@ def ehlo_name(text: str) -> str:
 
 
 def header_field(text: str) -> tuple[str, str]:
-    """Read a header field that has no option, or raise ValueError."""
+    """Read a header field that has no option, or raise ArgumentTypeError."""
     name, colon, value = text.partition(':')
     if not colon or name.lower() in OWN_FIELDS:
-        raise ValueError
+        raise argparse.ArgumentTypeError(
+            f'{text!r} has no colon, or is a field that smtp.py writes itself')
     return name, value.strip(' ')
 
 
@@ -3412,7 +3442,8 @@ def make_parser() -> Parser:
            'to those whom it names; Bcc is taken out')
     option('recipients', nargs='*', metavar='ADDRESS',
            help='with --message: send it to these instead')
-    option('-i', action='store_true', help=argparse.SUPPRESS)   # as sendmail
+    option('-i', action='store_true', help=argparse.SUPPRESS)   # what callers
+    option('-o', help=argparse.SUPPRESS)            # of sendmail say: -i, -oi
     option('--timezone', metavar='NAME', help='zone of the Date field')
     option('--timezones', action='store_true', help='list the names of zones')
     option = parser.add_argument_group('the server').add_argument
@@ -3435,7 +3466,7 @@ def make_parser() -> Parser:
     option = parser.add_argument_group('the login').add_argument
     option('-u', '--user', metavar='NAME', default='',
            help='default: the address of --from')
-    option('--auth', default='auto', choices=(
+    option('--auth', default='auto', type=str.lower, choices=(
         'auto', *(name.lower() for name in MECHANISMS), 'none'),
            help='default: XOAUTH2 with a token, else LOGIN or PLAIN')
     option('--password-command', metavar='COMMAND',
@@ -3456,11 +3487,6 @@ def make_parser() -> Parser:
            help='draw the session, as a Mermaid sequence diagram')
     option('--version', action='version', version=f'smtp.py {__version__}')
     return parser
-
-
-def usual_tls(port: int) -> str:
-    """Return how TLS begins on a port, if --tls does not say."""
-    return 'implicit' if port == IMPLICIT_TLS_PORT else 'starttls'
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -3516,7 +3542,7 @@ def say(text: str, *names: str) -> None:
             stream.flush()
             return
         except (OSError, ValueError, AttributeError):
-            setattr(sys, name, None)    # lest Python tries again when it ends
+            abandon(stream)
 
 
 def ask_line(label: str, option: str) -> str:
@@ -3859,7 +3885,7 @@ def resend_command(options: argparse.Namespace, path: str) -> str:
     import shlex
     finished = path.endswith('eml')
     left_out = {'message', 'body', 'verbose', 'explain', 'step', 'diagram',
-                'quit_after', 'i'}
+                'quit_after', 'talk', 'timezones', 'i', 'o'}
     if finished:
         left_out |= {'subject', 'html', 'attach', 'header', 'timezone'}
     if finished and not options.message:
@@ -4029,9 +4055,10 @@ def report(error: BaseException, options: argparse.Namespace,
     verdict, exit_code = verdict_on(error)
     if isinstance(error, KeyboardInterrupt) and is_terminal(sys.stderr):
         say('', 'stderr')               # end the line that was interrupted
-    say(f'smtp.py: {verdict}' + keep_draft(options, draft, error), 'stderr')
+    kept = '' if options.dry_run else keep_draft(options, draft, error)
+    say(f'smtp.py: {verdict}{kept}', 'stderr')
     if isinstance(error, OSError):
-        sys.stdout = None               # it may be full, or nobody reads it
+        abandon(sys.stdout)             # it may be full, or nobody reads it
     return exit_code
 
 
@@ -4046,7 +4073,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     password = os.environ.pop('SMTP_PASSWORD', '')
     token = os.environ.pop('SMTP_ACCESS_TOKEN', '').strip()
-    options, draft = argparse.Namespace(), Draft()
+    options, draft = argparse.Namespace(dry_run=False), Draft()
     try:
         options = parse_options(argv)
         receipt = run_watched(options, draft, password, token)
@@ -4060,6 +4087,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_SENT
 
 
+SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP')
+           if hasattr(signal, name)]            # Windows has no SIGHUP
+
+
 def interrupt_once() -> Callable[[int, object], None]:
     """Make a handler of signals that raises KeyboardInterrupt, but once only.
 
@@ -4071,6 +4102,8 @@ def interrupt_once() -> Callable[[int, object], None]:
     def handle(number: int, _: object) -> None:
         """Raise KeyboardInterrupt with the exit code, the first time."""
         if next(first, False):
+            for other in SIGNALS:
+                signal.signal(other, signal.SIG_IGN)
             raise KeyboardInterrupt(
                 EXIT_INTERRUPTED if number == signal.SIGINT
                 else EXIT_TERMINATED)
@@ -4079,7 +4112,6 @@ def interrupt_once() -> Callable[[int, object], None]:
 
 if __name__ == '__main__':
     handler = interrupt_once()
-    for signal_name in ('SIGINT', 'SIGTERM', 'SIGHUP'):
-        if hasattr(signal, signal_name):        # Windows has no SIGHUP
-            signal.signal(getattr(signal, signal_name), handler)
+    for handled in SIGNALS:
+        signal.signal(handled, handler)
     sys.exit(main())

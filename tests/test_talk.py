@@ -258,6 +258,107 @@ def test_auth_in_clear_is_refused(typed: str, at_server: At,
     assert 'STARTTLS' in person.seen.partition(typed)[2]
 
 
+def test_secret_beside_auth_is_masked(
+        at_server: At, server_context: ssl.SSLContext) -> None:
+    """What the person typed there is on the screen, and goes no further."""
+    response = base64.b64encode(b'\0alice\0' + PASSWORD.encode()).decode()
+    session = OPENING + f'C: AUTH PLAIN {response}\nS: 250-\n-- closes\n'
+    with scripted.playing(session, server_context) as player:
+        person = at_server(player, '--talk', '--diagram', 'session.mmd')
+        person.types('EHLO client.example.com', 'STARTTLS',
+                     'EHLO client.example.com', f'AUTH PLAIN {response}')
+        assert person.ends() == 75
+    check_wire(player, person)
+    assert person.seen.count(response) == 1
+    drawn = pathlib.Path(person.child.cwd, 'session.mmd').read_text('utf-8')
+    assert response not in drawn and 'AUTH PLAIN ********' in drawn
+
+
+def test_password_is_hidden_whatever_asks_for_it(
+        at_server: At, server_context: ssl.SSLContext) -> None:
+    """Challenges are free text: this one has the word "user" in it, too."""
+    asks = base64.b64encode(b'Password for user alice:').decode()
+    session = OPENING + LOGIN.replace('UGFzc3dvcmQ6', asks) + QUIT
+    with scripted.playing(session, server_context) as player:
+        person = at_server(player, '--talk')
+        person.types('EHLO client.example.com', 'STARTTLS',
+                     'EHLO client.example.com', 'AUTH LOGIN alice@example.com')
+        person.types_hidden(PASSWORD, at='user alice: ?')
+        person.types('QUIT')
+        assert person.ends() == 0
+    check_wire(player, person)
+    assert PASSWORD not in person.seen
+
+
+@pytest.mark.parametrize('typed', ['DATA', 'data', '!DATA', '!data'])
+def test_message_is_sent_however_data_is_typed(
+        typed: str, at_server: At, server_context: ssl.SSLContext) -> None:
+    """The verdict follows the server's replies."""
+    session = GREETING + ENVELOPE.replace(
+        'C: DATA', f'C: {typed.lstrip("!")}') + MESSAGE + QUIT
+    with scripted.playing(session, server_context) as player:
+        person = at_server(player, '--talk', '--tls', 'none')
+        person.types(*TYPED_ENVELOPE[:2], typed, *TYPED_MESSAGE, 'QUIT')
+        assert person.ends() == 0
+    check_wire(player, person)
+    assert verdicts(person.seen) == ['Sent to']
+
+
+@pytest.mark.parametrize('typed', ['starttls', '!STARTTLS'])
+def test_handshake_follows_however_starttls_is_typed(
+        typed: str, at_server: At, server_context: ssl.SSLContext) -> None:
+    """After its 220 there is nothing else to be done."""
+    session = (OPENING + QUIT).replace('C: STARTTLS',
+                                       f'C: {typed.lstrip("!")}')
+    with scripted.playing(session, server_context) as player:
+        person = at_server(player, '--talk', '--timeout', '2')
+        person.types('EHLO client.example.com', typed,
+                     'EHLO client.example.com', 'QUIT')
+        assert person.ends() == 0, person.seen
+    check_wire(player, person)
+
+
+@pytest.mark.parametrize('asked', ['Username', 'Password'])
+def test_end_of_input_within_the_login(
+        asked: str, at_server: At, server_context: ssl.SSLContext) -> None:
+    """Ctrl-D gives up: no password is made up, and nothing goes wrong."""
+    session = OPENING + 'C: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\n'
+    if asked == 'Password':
+        session += f'C: {USER}\nS: 334 UGFzc3dvcmQ6\n'
+    session += 'C: *\nS: 501 5.7.0 Given up\n' + QUIT
+    with scripted.playing(session, server_context) as player:
+        person = at_server(player, '--talk')
+        person.types('EHLO client.example.com', 'STARTTLS',
+                     'EHLO client.example.com', 'AUTH LOGIN')
+        if asked == 'Password':
+            person.types('alice@example.com', at='Username: ?')
+            person.sees('Password: ?')
+            assert person.child.waitnoecho(PATIENCE)
+        else:
+            person.sees('Username: ?')
+        person.child.sendeof()
+        person.sees('S: 501|smtp.py: ')
+        if 'smtp.py: ' not in person.seen:
+            person.types('QUIT')
+        person.ends()
+    check_wire(player, person)
+    assert person.child.exitstatus == 0
+    assert verdicts(person.seen) == ['Not sent:']
+
+
+def test_octets_that_are_no_text(run_smtp: Callable[..., Any],
+                                 server_context: ssl.SSLContext) -> None:
+    """A file may hold anything; what was typed goes as it was typed."""
+    session = GREETING + 'C: NOOP \\xe9\nS: 250 ok\n' + QUIT
+    with scripted.playing(session, server_context) as player:
+        done = run_smtp(
+            '--server', 'localhost', '-4', '--port', str(player.port),
+            '--talk', '--tls', 'none', input=b'NOOP \xe9\nQUIT\n')
+    assert not player.mismatch, player.difference() + '\n' + done.stderr
+    assert done.returncode == 0
+    assert verdicts(done.stderr) == ['Not sent:']
+
+
 def test_lines_go_as_typed(at_server: At,
                            server_context: ssl.SSLContext) -> None:
     """The first exclamation mark is ours; all the rest is the person's."""

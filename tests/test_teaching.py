@@ -1030,17 +1030,21 @@ def parse_with_mermaid(tmp_path: pathlib.Path
     assert node and npm
     try:
         packed = subprocess.run(
-            [npm, 'pack', 'mermaid@11', '--silent', '--cache',
-             str(tmp_path / 'cache')], cwd=tmp_path, timeout=60,
+            [npm, 'pack', 'mermaid@11', '--loglevel=error', '--fetch-retries=0',
+             '--cache', str(tmp_path / 'cache')], cwd=tmp_path, timeout=25,
             capture_output=True, text=True)
     except subprocess.TimeoutExpired:
-        need(False, 'npm does not get it within a minute')
+        need(False, 'npm does not get it in 25 seconds')
     need(packed.returncode == 0, f'npm says: {packed.stderr[-500:]}')
     with tarfile.open(next(tmp_path.glob('mermaid-*.tgz'))) as archive:
         for member in archive:
-            if re.fullmatch(r'package/dist/(chunks/)?mermaid\.esm\.min(/.*)?'
-                            r'\.mjs', member.name) and member.isfile():
-                archive.extract(member, tmp_path)
+            packed_file = archive.extractfile(member)
+            if packed_file and re.fullmatch(
+                    r'package/dist/(chunks/)?mermaid\.esm\.min(/[\w.-]+)?'
+                    r'\.mjs', member.name):
+                path = tmp_path / member.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(packed_file.read())
     (tmp_path / 'parse.mjs').write_text(NODE, encoding='utf-8')
 
     def parse(*paths: pathlib.Path) -> List[Dict[str, Any]]:
