@@ -120,6 +120,7 @@ SMTP_DOMAINNAME = ''        # our name in EHLO; empty: the name of this host
 CRLF = '\r\n'               # ends every line: carriage return, line feed
 MASK = '********'           # is shown where a secret was
 GREETING = 'the connection'     # what the server's first reply answers
+FINAL_DOT = 'the final dot'     # what the one that decides answers
 
 # Reply codes, in the words of RFC 5321 section 4.2.3 and RFC 4954
 SERVICE_READY = 220
@@ -434,13 +435,13 @@ ADVICE = (
     (r'432 4\.3\.2\b', WAIT,
      'a mailbox may have three connections at a time. Try again in a minute.'),
     (r'421 4\.7\.66\b', ADMINISTRATOR,
-     'the server wants TLS 1.2 or later, and this connection has less: update '
-     'Python and OpenSSL.'),
+     'the server wants TLS 1.2 or later. smtp.py has it, so something on the '
+     'way, such as a proxy, has less.'),
     (r'501 5\.5\.4\b', YOU,
      'the server does not like our name: give it one with --ehlo.'),
     ('SubmissionQuotaExceeded', WAIT,
      'you have sent as much as your provider allows in a day.'),
-    (r'^the final dot: 5\d\d 5\.2\.2\b', YOU,
+    (rf'^{FINAL_DOT}: 5\d\d 5\.2\.2\b', YOU,
      'your own mailbox is full, where a copy of the message would be kept: '
      'empty it.'),
     # all servers
@@ -529,11 +530,11 @@ def refusal(command: str, reply: Reply) -> SMTPException:
 # What the digits of a reply code mean: RFC 5321 section 4.2.1, and RFC 4954.
 FIRST_DIGIT = {'2': 'yes', '3': 'yes so far, go on', '4': 'not now', '5': 'no'}
 SECOND_DIGIT = {'0': 'syntax', '1': 'information', '2': 'the connection',
-                '3': 'the login', '5': 'mail'}
+                '3': 'the login', '5': 'the mail system'}
 
 # The middle of an enhanced status code: RFC 3463 section 3.
-SUBJECT = {'0': 'nothing in particular', '1': 'an address', '2': 'a mailbox',
-           '3': 'the mail system', '4': 'the network', '5': 'the protocol',
+SUBJECT = {'1': 'an address', '2': 'a mailbox', '3': 'the mail system',
+           '4': 'the network', '5': 'the protocol',
            '6': 'the message itself', '7': 'security or policy'}
 
 # What an extension means. What the server lists: keywords and parameters.
@@ -550,7 +551,7 @@ EXTENSION_WORDS = {
     'BINARYMIME': 'bodies may be any octets at all (RFC 3030)',
     'HELP': 'the command HELP is known (RFC 5321)',
     'VRFY': 'the command VRFY asks whether an address exists (RFC 5321)',
-    'ETRN': 'the command ETRN starts a queue (RFC 1985)',
+    'ETRN': 'the command ETRN asks for mail that waits (RFC 1985)',
 }
 Extensions = Mapping[str, str]
 
@@ -626,6 +627,7 @@ class Transcript:
         plain = os.environ.get('NO_COLOR') or os.environ.get('TERM') == 'dumb'
         self._colours = COLOURS if is_terminal(stream) and not plain else {}
         self._narration: list[str] = []
+        self._explained: set[tuple[int, str]] = set()
         self._challenged = False
         self._meter_begun = self._meter_due = 0.0
 
@@ -725,15 +727,22 @@ class Transcript:
             for paragraph in ['', *self._narration]:
                 self.note(paragraph)
 
-    def explain_reply(self, reply: Reply) -> None:
-        """Say what the digits of a reply mean."""
+    def explain_reply(self, command: str, reply: Reply) -> None:
+        """Say what the digits of a reply mean, once for each code."""
         if not self.explain:
             return
+        if command == FINAL_DOT and reply.code == COMPLETED:
+            self.note('From now on the server answers for the message (RFC '
+                      '5321 section 6.1).')
+        if (reply.code, reply.status) in self._explained:
+            return
+        self._explained.add((reply.code, reply.status))
         first, second = list(str(reply.code))[:2]
         told = (f'{reply.code}: {FIRST_DIGIT[first]}; it is about '
-                f'{SECOND_DIGIT.get(second, "something else")}.')
-        if reply.status:
-            subject = SUBJECT.get(reply.status.split('.')[1], '?')
+                f'{SECOND_DIGIT.get(second, "something else")} (RFC 5321 '
+                'section 4.2.1).')
+        subject = SUBJECT.get(f'{reply.status}.'.split('.')[1])
+        if subject:
             told += f' {reply.status}: about {subject} (RFC 3463).'
         if reply.code == CHALLENGE:
             told += ' It is in base64, which is no encryption.'
@@ -1050,8 +1059,8 @@ class Connection:
                 time.monotonic() - began if more != '-' else 0)
         self.last_code = int(line[:3])
         reply = Reply(self.last_code, tuple(masked))
-        self.transcript.explain_reply(reply)
         command = self.awaited.popleft()
+        self.transcript.explain_reply(command, reply)
         if reply.code == NOT_AVAILABLE \
                 or expected and reply.code not in expected:
             raise refusal(command, reply)
@@ -1181,10 +1190,11 @@ class Connection:
             sock.do_handshake()
         except ssl.SSLCertVerificationError as error:
             problem = TLS_PROBLEMS.get(error.verify_code, 'cannot be trusted')
-            shown = describe_certificate(untrusted_certificate(sock))
+            shown = untrusted_certificate(sock)
             raise SMTPProtocolError(
-                f'the certificate of {host} {problem}.',
-                details=[f'It is {shown}.'], command='TLS', advice=(
+                f'the certificate of {host} {problem}.', command='TLS',
+                details=[f'It is {describe_certificate(shown)}.'] * bool(shown),
+                advice=(
                     f'{YOU}: check the name of the server. Somebody may be '
                     'listening in, as some antivirus programs do; nothing '
                     'secret was sent. An authority of your own goes in with '
@@ -1271,7 +1281,7 @@ def open_socket(host: str, port: int, family: int = 0,
         raise SMTPConnectError(
             f'the name {host} could not be looked up now.' if later
             else f'there is no host named {host}.',
-            advice=f'{WAIT}: or is this computer offline?' if later
+            advice=f'{YOU}: is this computer offline? Then try again later.' if later
             else f'{YOU}: look for a typing error in --server.',
             exit_code=EXIT_TRY_LATER if later else EXIT_NO_HOST) from None
     failures: list[str] = []
@@ -1347,8 +1357,8 @@ def say_hello(connection: Connection, name: str | None = None,
               before: Extensions | None = None) -> Extensions:
     """Say who we are, and learn what the server can do.
 
-    EHLO carries our host's name; the reply lists the server's extensions, one
-    on each line (RFC 5321 section 4.1.1.1).
+    The reply to EHLO lists extensions (RFC 5321 section 4.1.1.1); once TLS has
+    begun, only a second list counts (RFC 3207 section 4.2).
 
     C: EHLO client.example.com
     S: 250-smtp.office365.com Hello [192.0.2.7]
@@ -1502,8 +1512,8 @@ def begin_login(connection: Connection, mechanism: str, response: str,
 def auth_login(connection: Connection, user: str, password: str) -> Reply:
     """Log in by AUTH LOGIN: the user name, then the password.
 
-    Both travel in base64, on lines of their own. Microsoft made this up, and
-    no RFC describes it; what RFC 4954 says of AUTH holds.
+    Both travel in base64, on lines of their own. No RFC describes this; what
+    RFC 4954 says of AUTH holds.
 
     C: AUTH LOGIN YWxpY2VAZXhhbXBsZS5jb20=
     S: 334 UGFzc3dvcmQ6
@@ -1543,9 +1553,9 @@ def auth_xoauth2(connection: Connection, user: str, token: str) -> Reply:
     """Log in by XOAUTH2: a token in place of the password.
 
     The token comes from the provider's own login page, holds for an hour or
-    so, and allows no more than to send mail. Google made the mechanism up,
-    and Microsoft took it over. If the token is no good, the server says why
-    in a challenge, and wants an empty line before it refuses.
+    so, and allows only what it was issued for. If it is no good, the server
+    says why in a challenge, and wants an empty line before it refuses. No RFC
+    describes this; Google and Microsoft do.
 
     C: AUTH XOAUTH2 ********
     S: 235 2.7.0 Authentication successful
@@ -1608,8 +1618,8 @@ def log_in(connection: Connection, extensions: Extensions, user: str,
            password: str, wanted: str = 'auto') -> None:
     """Prove who we are.
 
-    The server's list names the mechanisms that it takes; one of them is
-    tried, once (RFC 4954 section 4).
+    The server's list names the mechanisms that it takes (RFC 4954 section 3);
+    one of them is tried, once.
 
     C: AUTH LOGIN YWxpY2VAZXhhbXBsZS5jb20=
     S: 334 UGFzc3dvcmQ6
@@ -1836,7 +1846,7 @@ def send_envelope(connection: Connection, extensions: Extensions,
     """Say from whom and to whom the mail goes, and that the message follows.
 
     This is the envelope; the header fields of the message play no part in
-    where it goes (RFC 5321 section 3.3).
+    where it goes (RFC 5321 sections 3.3 and 7.2).
 
     C: MAIL FROM:<alice@example.com> SIZE=431
     C: RCPT TO:<bob@example.org>
@@ -1912,7 +1922,7 @@ def send_final_dot(connection: Connection, pending: bytes,
         transcript.sent(['(the message)', *ending])
         connection.send_octets(
             pending + ''.join(line + CRLF for line in ending).encode())
-        connection.awaited.extend(['the final dot', *ending[1:]])
+        connection.awaited.extend([FINAL_DOT, *ending[1:]])
         return connection.read_reply(COMPLETED,
                                      seconds=connection.final_timeout)
     except SMTPResponseException:
@@ -1921,7 +1931,7 @@ def send_final_dot(connection: Connection, pending: bytes,
         problem = getattr(error, 'problem', 'interrupted.')
         raise SMTPDeliveryUnknown(
             problem, details=[f'The message was complete (Message-ID '
-                              f'{message_id}).'], command='the final dot',
+                              f'{message_id}).'], command=FINAL_DOT,
             reply=getattr(error, 'reply', None)) from error
 
 
@@ -1931,7 +1941,7 @@ def send_message(connection: Connection, extensions: Extensions,
     """Send the message, and the dot that ends it.
 
     Every line goes as it is, save that a dot at its start is doubled; a line
-    with one dot is the end (RFC 5321 section 4.1.1.4).
+    with one dot is the end (RFC 5321 sections 4.5.2 and 4.1.1.4).
 
     C: From: alice@example.com
     C: (the other header fields, an empty line, the text)
@@ -3201,6 +3211,8 @@ def type_login(connection: Connection, reply: Reply, read_line: Prompt,
     Returns:
         The first reply that is no challenge.
     """
+    transcript = connection.transcript
+    echo = transcript.echo
     while reply.code == CHALLENGE:
         challenge = escape(from_base64(reply.text) or reply.text)
         answer, shown = '!*', ''        # "I give up", RFC 4954 section 4
@@ -3209,9 +3221,11 @@ def type_login(connection: Connection, reply: Reply, read_line: Prompt,
                 answer = read_line(f'{challenge} ')
             else:
                 answer, shown = read_secret(f'{challenge} '), MASK
-                connection.transcript.protect(answer)
+                transcript.protect(answer)
         line = answer[1:] if answer.startswith('!') else to_base64(answer)
+        transcript.echo = True          # what was typed was no base64
         reply = connection.send_command(line, shown=shown)
+        transcript.echo = echo
     return reply
 
 

@@ -372,7 +372,8 @@ class Player(threading.Thread):
 
     def _begins_message(self, position: int) -> bool:
         """Tell whether this is the first line after a 354."""
-        before = self.dialogue.events[position - 1] if position else None
+        before = next((event for event in self.dialogue.events[:position][::-1]
+                       if event.kind != 'note'), None)
         return bool(before and before.kind == 'S'
                     and before.text.startswith('354')
                     and self.message is None)
