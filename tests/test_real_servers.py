@@ -349,18 +349,6 @@ def test_server_that_is_not_the_one_meant(
 
 # -- Tokens -------------------------------------------------------------------
 
-@pytest.fixture(scope='session')
-def needs() -> Callable[[str], None]:
-    """A function that skips the test when --help does not have a word."""
-    usage = subprocess.run([sys.executable, smtp.__file__, '--help'],
-                           stdout=subprocess.PIPE).stdout.decode()
-
-    def check(word: str) -> None:
-        if word not in usage:
-            pytest.skip(f'this smtp.py does not know {word}')
-    return check
-
-
 @pytest.mark.parametrize('service, padding, variable, options', [
     ('submission', 0, 'SMTP_PASSWORD', ['--auth', 'xoauth2']),
     ('submission', 3000, 'SMTP_PASSWORD', ['--auth', 'xoauth2']),
@@ -368,11 +356,8 @@ def needs() -> Callable[[str], None]:
     ('sparse', 0, 'SMTP_ACCESS_TOKEN', ['--auth', 'xoauth2']),
 ])
 def test_token(servers: RealServers, send: Send, service: str, padding: int,
-               variable: str, options: List[str],
-               needs: Callable[[str], None]) -> None:
+               variable: str, options: List[str]) -> None:
     """A token opens the mailbox that it is for, however long it is."""
-    needs('xoauth2')
-    needs(variable)
     token = servers.token(ALICE, padding=padding)
     done = send('--to', BOB, *options, env={variable: token},
                 service=service)
@@ -388,9 +373,8 @@ def test_token(servers: RealServers, send: Send, service: str, padding: int,
 ], ids=['expired', 'of somebody else', 'for reading only'])
 def test_token_that_does_not_count(
         servers: RealServers, send: Send, user: str, expires_in: int,
-        scope: str, padding: int, needs: Callable[[str], None]) -> None:
+        scope: str, padding: int) -> None:
     """Told by 334 in JSON first; the real reply follows an empty line."""
-    needs('xoauth2')
     token = servers.token(user, expires_in, scope, padding)
     done = send('--to', BOB, '--auth', 'xoauth2', '-v',
                 env={'SMTP_PASSWORD': token})
