@@ -12,7 +12,6 @@ import os
 import pathlib
 import re
 import subprocess
-import sys
 from typing import Callable, Iterator, List
 
 import pytest
