@@ -209,8 +209,10 @@ def test_command_does_not_swallow_the_text(post: Post) -> None:
     assert post.only().parse().get_content().strip() == 'The text.'
 
 
-def test_command_sees_no_other_secret(post: Post) -> None:
+def test_command_sees_no_other_secret(
+        post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     """$SMTP_PASSWORD and $SMTP_ACCESS_TOKEN are not handed on."""
+    monkeypatch.delenv('SMTP_TEST_REAL_SERVERS', raising=False)
     command = python("import os, sys; os.write(2, repr({name: value for name, "
                      "value in os.environ.items() if 'SMTP' in name})"
                      ".encode()); sys.exit(1)")
@@ -272,8 +274,10 @@ def test_variables_are_removed(monkeypatch: pytest.MonkeyPatch, post: Post
     assert TOKEN.encode() not in at_login[1]
 
 
-def test_variables_are_removed_whatever_happens() -> None:
+def test_variables_are_removed_whatever_happens(
+        monkeypatch: pytest.MonkeyPatch) -> None:
     """By a usage error, too; a program that calls main() is not surprised."""
+    monkeypatch.delenv('SMTP_TEST_REAL_SERVERS', raising=False)
     for args in (['--nonsense'], ['--version'], ['-n', '--body', 'x']):
         code = ('import os, sys, smtp\ntry: smtp.main(sys.argv[1:])\n'
                 'except SystemExit: pass\nprint([n for n in os.environ if '
