@@ -154,7 +154,7 @@ BLOCK = 64 * 1024           # octets of the message that share one deadline
 MAX_GROUP = 100             # commands sent before their replies are read
 
 # Times in seconds
-REPLY_TIMEOUT = 60.0
+REPLY_TIMEOUT = 60.0            # RFC 5321 says 300; but a person waits here
 FINAL_REPLY_TIMEOUT = 600.0     # RFC 5321 4.5.3.2.6
 NEXT_ADDRESS_TIMEOUT = 10.0     # for an address while there are others to try
 QUIT_TIMEOUT = 5.0
@@ -220,7 +220,7 @@ class Reply(NamedTuple):
         return ' '.join(self.lines)
 
     def __str__(self) -> str:
-        """Return the reply as it came, line by line."""
+        """Return the reply in the form in which it came, line by line."""
         last = len(self.lines) - 1
         return '\n'.join(
             f'{self.code}{" " if number == last else "-"}{line}'.rstrip()
@@ -240,13 +240,37 @@ def escape(text: str) -> str:
         for character in text)
 
 
+class Receipt(NamedTuple):
+    """What there is to say about a message that was sent.
+
+    Attributes:
+        reply: The reply to the final dot.
+        recipients: Their addresses.
+        message_id: By which the message can be found again; or ''.
+    """
+
+    reply: Reply
+    recipients: Sequence[str]
+    message_id: str
+
+    def __str__(self) -> str:
+        """Return the verdict, on one line."""
+        names = ', '.join(self.recipients[:5])
+        if self.recipients[5:]:
+            names += f' and {len(self.recipients) - 5} more'
+        verdict = f'Sent to {names}: {self.reply.code} {self.reply.text}'
+        if self.message_id:
+            verdict += f' (Message-ID {self.message_id})'
+        return escape(verdict)
+
+
 # ---------------------------------------------------------------------------
 # 3  Errors
 #
 # Whoever sends a mail asks two things of an error: was it sent, and what can
 # I do now? So there is one class for each answer to the second question, and
 # exactly one of them, SMTPDeliveryUnknown, means that nobody can answer the
-# first: the final dot was on its way when the connection died. With all
+# first: the final dot was on its way, and no valid answer to it came. With all
 # others the message was surely not sent. A refusal is explained from a table
 # of replies that people really meet.
 # ---------------------------------------------------------------------------
@@ -337,7 +361,8 @@ class SMTPServerDisconnected(SMTPException):
     """The connection was lost, or the server fell silent: try again later."""
 
     exit_code = EXIT_TRY_LATER
-    advice = 'Nothing was sent, so it is safe to try again.'
+    advice = ('The message was not completed, so nobody got it, and it is safe '
+              'to try again.')
 
 
 class SMTPProtocolError(SMTPException):
@@ -389,15 +414,15 @@ class SMTPDeliveryUnknown(SMTPException):
 
     exit_code = EXIT_MAY_HAVE_BEEN_SENT
     may_have_been_sent = True
-    advice = ('The server had the whole message when its answer was lost. '
-              'Sending it again may deliver it twice: first look whether it '
-              'has arrived.')
+    advice = ('The end of the message was on its way, and no valid answer to '
+              'it came. Sending it again may deliver it twice: first look '
+              'whether it has arrived.')
 
 
 YOU, ADMINISTRATOR, WAIT = (
     'Your turn', "Your administrator's turn", 'Wait')
 
-# Replies that people really meet: a pattern for "command: code text", whose
+# Replies that people really meet: a pattern for "code text <- command", whose
 # turn it is, and one thing to do. The first that fits counts.
 ADVICE = (
     # Office 365
@@ -413,65 +438,66 @@ ADVICE = (
     ('did not meet the criteria to be authenticated', ADMINISTRATOR,
      'a policy forbids this login (conditional access, or authentication '
      "policy); the user's sign-in log says which."),
-    (r'basic authentication is disabled|5\d\d 5\.7\.30\b', YOU,
+    (r'basic authentication is disabled|^5\d\d 5\.7\.30\b', YOU,
      'this server takes no passwords any more: use a token, with --auth '
      'xoauth2.'),
     ('user credentials were incorrect', YOU,
      'check user name (-u) and password. With two-step login an app password '
      'or a token (--auth xoauth2) is needed.'),
-    ('^AUTH XOAUTH2: 5', YOU,
+    ('^5[^0].*<- AUTH XOAUTH2', YOU,
      'get a new token, for they expire within hours. It must be for this very '
      'user, and for the scope that sends mail (Office 365: '
      'https://outlook.office.com/SMTP.Send). If it is, authenticated SMTP may '
      'be off for the mailbox.'),
-    (r'535 5\.7\.3\b', YOU,
+    (r'^535 5\.7\.3\b', YOU,
      'check user name (-u, the whole address) and password. If they are '
      'right, authenticated SMTP may be off for the mailbox.'),
-    (r'504 5\.7\.4\b', YOU,
+    (r'^504 5\.7\.4\b', YOU,
      'the server does not take this way of logging in: try another --auth.'),
-    (r'5\d\d 5\.7\.60\b|5\d\d 5\.2\.252\b|SendAsDenied', YOU,
+    (r'^5\d\d 5\.(7\.60|2\.252)\b|SendAsDenied', YOU,
      'this login may not send as that sender: put your own address into '
      '--from, or ask for the right "Send As".'),
-    (r'432 4\.3\.2\b', WAIT,
+    (r'^432 4\.3\.2\b', WAIT,
      'a mailbox may have three connections at a time. Try again in a minute.'),
-    (r'421 4\.7\.66\b', ADMINISTRATOR,
+    (r'^421 4\.7\.66\b', ADMINISTRATOR,
      'the server wants TLS 1.2 or later. smtp.py has it, so something on the '
      'way, such as a proxy, has less.'),
-    (r'501 5\.5\.4\b', YOU,
+    (r'^50\d 5\.5\.[24]\b.*<- EHLO', YOU,
      'the server does not like our name: give it one with --ehlo.'),
     ('SubmissionQuotaExceeded', WAIT,
      'you have sent as much as your provider allows in a day.'),
-    (rf'^{FINAL_DOT}: 5\d\d 5\.2\.2\b', YOU,
+    (rf'^5\d\d 5\.2\.2\b.*<- {FINAL_DOT}', YOU,
      'your own mailbox is full, where a copy of the message would be kept: '
      'empty it.'),
     # all servers
-    (r'534 5\.7\.9\b|[Aa]pplication-specific password', YOU,
+    (r'^534 5\.7\.9\b|[Aa]pplication-specific password', YOU,
      'this account has two-step login: make an app password in its security '
      'settings, and use that as the password.'),
-    (r'5\d\d 5\.1\.10?\b|(?i:user unknown|no such user)', YOU,
+    (r'^5\d\d 5\.1\.10?\b|(?i:user unknown|no such user)', YOU,
      'there is no such address: look for a typing error.'),
     ('(?i:spamhaus|block ?list|blacklist)', ADMINISTRATOR,
      'your network is on a list of senders of spam.'),
-    (r'5\d\d 5\.7\.5[47]\b|(?i:relay)|: 530\b', YOU,
+    (r'^5\d\d 5\.7\.5[47]\b|^530|(?i:relay(ing)? (access )?(denied|not permi)'
+     r'|unable to relay)', YOU,
      'the server passes mail on only for people who log in: leave out --auth '
      'none and --tls none, and use the port for submission, 587.'),
-    (r'^RCPT.*: \d\d\d [45]\.2\.2\b|(?i:over quota|mailbox (is )?full)', WAIT,
+    (r'^\d\d\d [45]\.2\.2\b.*<- RCPT|(?i:over quota|mailbox (is )?full)', WAIT,
      'the mailbox of the recipient is full. Tell them in another way.'),
-    (r'5\d\d 5\.(3\.4|2\.3)\b|: 552\b(?! 5)', YOU,
+    (r'^5\d\d 5\.(3\.4|2\.3)\b|^552(?! 5)', YOU,
      'the message is too large: send fewer attachments, or a link.'),
-    ('(?i)gr[ae]y-?list|^RCPT.*: 45.*(try again|come back)', WAIT,
+    ('(?i)gr[ae]y-?list|^45.*(try again|come back).*<- RCPT', WAIT,
      'the server looks whether you come back, as most spammers do not. Send '
      'the same again in a quarter of an hour.'),
-    (': 535', YOU,
+    ('^535', YOU,
      'check the user name (-u, else the address of --from) and the password.'),
-    (': 4', WAIT, 'the trouble is temporary: try again later.'),
-    (': 5', YOU, 'the refusal is final: the same again will not help.'),
+    ('^4', WAIT, 'the trouble is temporary: try again later.'),
+    ('^5', YOU, 'the refusal is final: the same again will not help.'),
 )
 
 
 def advise(command: str, reply: Reply) -> str:
     """Say whose turn it is after a refusal, and what to do."""
-    said = f'{command}: {reply.code} {reply.text}'
+    said = f'{reply.code} {reply.text} <- {command}'
     return next((f'{turn}: {action}' for pattern, turn, action in ADVICE
                  if re.search(pattern, said)), '')
 
@@ -522,9 +548,9 @@ def refusal(command: str, reply: Reply) -> SMTPException:
 # RFCs: C: before what the client sends, S: before what the server answers.
 # The connection reports every line to it, with a mask in the place of each
 # secret. What looks like noise, because it is in base64, is shown with its
-# meaning beside it: base64 hides nothing. In front of a class the transcript
-# also explains each step, in the words of the docstring of the function that
-# is about to do it, and waits until the class has understood.
+# meaning beside it: base64 hides nothing. In a lab the transcript also explains
+# each stage, in the words of the docstring of the function that is about to do
+# it, and waits before each command until everybody has understood.
 # ---------------------------------------------------------------------------
 
 # What the digits of a reply code mean: RFC 5321 section 4.2.1, and RFC 4954.
@@ -602,14 +628,15 @@ class Transcript:
 
     Attributes:
         stream: Where the lines go, or None.
-        explain: Whether each step is explained before it runs.
+        explain: Whether each stage is explained before it runs.
         ask: Asks the user something, before each command; or None.
-        quit_after: The step after which to stop, or ''.
+        quit_after: The stage after which to stop, or ''.
         meter: Where to show how far the message has gone, or None.
         echo: Whether lines of the client are shown; a user who types them
             has them on the screen already.
         secrets: Texts that are shown nowhere, even if the server repeats them.
         events: Pairs of mark and text, for a diagram.
+        receipt: Of the latest message that was sent, or None.
     """
 
     def __init__(self, stream: TextIO | None = None, *, explain: bool = False,
@@ -624,6 +651,7 @@ class Transcript:
         self.echo = True
         self.secrets: list[str] = []
         self.events: list[tuple[str, str]] = []
+        self.receipt: Receipt | None = None
         plain = os.environ.get('NO_COLOR') or os.environ.get('TERM') == 'dumb'
         self._colours = COLOURS if is_terminal(stream) and not plain else {}
         self._narration: list[str] = []
@@ -672,7 +700,7 @@ class Transcript:
             line = f'{self._colours[mark]}{line}{NO_COLOUR}'
         try:
             print(line, file=self.stream, flush=True)
-        except OSError:             # nobody reads it: the session goes on
+        except (OSError, ValueError):   # nobody reads it: the session goes on
             abandon(self.stream)
             self.stream = None
 
@@ -785,7 +813,7 @@ class Transcript:
                 raise SMTPStopped('you ended the session before this command.')
 
     def reached(self, name: str) -> None:
-        """Stop after a step, if that was the user's wish.
+        """Stop after a stage, if that was the user's wish.
 
         Raises:
             SMTPStopped: It was.
@@ -841,8 +869,15 @@ class Transcript:
 #
 # Whoever talks to a server must reckon with three errors:
 # SMTPServerDisconnected, it is gone or silent; SMTPProtocolError, it does not
-# speak SMTP; SMTPResponseException, it refuses. The docstrings below name
-# them only where there is more to say.
+# speak SMTP; SMTPResponseException, it refuses. From section 6 on the
+# docstrings name them only where there is more to say.
+#
+# A server may also lie, or somebody on the way in its name. So a reply counts
+# only if it was asked for (refuse_unasked), fits the grammar and comes to an
+# end in time (read_reply); what came before TLS is forgotten, and what came
+# with the last words before it is an attack (section 6, secure); what is
+# shown of it is made harmless (escape) and free of secrets (Transcript.hide);
+# and a "yes" counts only where its very code was expected (refusal).
 # ---------------------------------------------------------------------------
 
 TLS_PROBLEMS = {                # by the numbers of OpenSSL's X509_V_ERR_...
@@ -1005,7 +1040,7 @@ class Connection:
         line = octets.decode('utf-8', 'backslashreplace')
         if len(octets) > MAX_REPLY_LINE:
             raise SMTPProtocolError('the server sent a line without end.')
-        if line.find('\r') != len(line) - 1:
+        if not re.fullmatch('[^\r]*\r', line):
             raise SMTPProtocolError('the server sent a line that does not end '
                                     f'in CRLF: {self._beginning(line)}')
         self._received = rest
@@ -1137,7 +1172,9 @@ class Connection:
             self.refuse_unasked()
         self.send_octets((CRLF.join(lines) + CRLF).encode(
             'utf-8', 'surrogateescape'))
-        self.awaited.extend(shown or line for line in lines)
+        names = {MASK: 'the password', '': 'an empty line'}
+        for line in lines:
+            self.awaited.append(names.get(shown or line, shown or line))
         self.transcript.sent(shown or line for line in lines)
 
     def send_line(self, line: str, shown: str = '') -> None:
@@ -1232,11 +1269,11 @@ DOMAIN = re.compile(rf'{LABEL}(?:\.{LABEL})*')
 Function = TypeVar('Function', bound=Callable[..., Any])
 
 
-def step(name: str) -> Callable[[Function], Function]:
-    """Mark a function as a step of the session, for the user to watch.
+def stage(name: str) -> Callable[[Function], Function]:
+    """Mark a function as a stage of the session, for the user to watch.
 
     Args:
-        name: As in --quit-after.
+        name: What --quit-after calls it, if it can end there.
 
     Returns:
         A decorator for functions whose first argument is the connection.
@@ -1307,7 +1344,7 @@ def open_socket(host: str, port: int, family: int = 0,
         'networks block port 25, some 587 too; then --port 465 may work.')
 
 
-@step('connect')
+@stage('connect')
 def read_greeting(connection: Connection) -> None:
     """Wait for the server's greeting.
 
@@ -1352,10 +1389,10 @@ def read_extensions(lines: Sequence[str]) -> dict[str, str]:
     return extensions
 
 
-@step('ehlo')
+@stage('ehlo')
 def say_hello(connection: Connection, name: str | None = None,
               before: Extensions | None = None) -> Extensions:
-    """Say who we are, and learn what the server can do.
+    """Give our name, and learn what the server can do.
 
     The reply to EHLO lists extensions (RFC 5321 section 4.1.1.1); once TLS has
     begun, only a second list counts (RFC 3207 section 4.2).
@@ -1428,7 +1465,7 @@ def secure(connection: Connection, context: ssl.SSLContext, host: str) -> None:
     connection.encrypt(context, host)
 
 
-@step('tls')
+@stage('tls')
 def begin_tls(connection: Connection, context: ssl.SSLContext,
               host: str) -> None:
     """Begin with encryption at once.
@@ -1444,7 +1481,7 @@ def begin_tls(connection: Connection, context: ssl.SSLContext,
     connection.encrypt(context, host)
 
 
-@step('tls')
+@stage('tls')
 def start_tls(connection: Connection, extensions: Extensions,
               context: ssl.SSLContext, host: str) -> None:
     """Turn on encryption.
@@ -1613,7 +1650,7 @@ def choose_mechanism(extensions: Extensions, wanted: str) -> str:
         'See --auth; a server that wants no login takes --auth none.')
 
 
-@step('auth')
+@stage('auth')
 def log_in(connection: Connection, extensions: Extensions, user: str,
            password: str, wanted: str = 'auto') -> None:
     """Prove who we are.
@@ -1677,7 +1714,7 @@ def log_in(connection: Connection, extensions: Extensions, user: str,
 
 
 def may_pipeline(connection: Connection, extensions: Extensions) -> bool:
-    """Tell whether commands may be sent together; not before a class."""
+    """Tell whether commands may be sent together; not while people watch."""
     return 'PIPELINING' in extensions and not connection.transcript.one_by_one
 
 
@@ -1744,9 +1781,9 @@ class Message(NamedTuple):
         recipients: The addresses for RCPT, each once.
         message_id: The value of its Message-ID field.
         pieces: Header and body.
-        needs_smtputf8: Whether its header has letters beyond ASCII.
+        needs_smtputf8: Whether header or envelope go beyond ASCII.
         needs_8bitmime: Whether its body has octets beyond ASCII.
-        hidden: The fields Bcc, which are part of the message as its author
+        bcc_fields: The fields Bcc, which are part of the message as its author
             has it, but not sent.
     """
 
@@ -1756,7 +1793,7 @@ class Message(NamedTuple):
     pieces: Sequence[Piece]
     needs_smtputf8: bool = False
     needs_8bitmime: bool = False
-    hidden: str = ''
+    bcc_fields: str = ''
 
     @property
     def size(self) -> int:
@@ -1805,7 +1842,8 @@ def mail_command(extensions: Extensions, message: Message) -> str:
             'the message has octets beyond ASCII in its body, and the server '
             'does not offer 8BITMIME.', command='MAIL', advice=f'{YOU}: let '
             'your mail program write it in quoted-printable.')
-    if message.needs_8bitmime or message.needs_smtputf8:
+    if '8BITMIME' in extensions and (
+            message.needs_8bitmime or message.needs_smtputf8):
         command += ' BODY=8BITMIME'                         # RFC 6152
     if message.needs_smtputf8:
         command += ' SMTPUTF8'                              # RFC 6531
@@ -1840,7 +1878,43 @@ WELCOME = {
 }
 
 
-@step('rcpt')
+def wrong_among(replies: Mapping[str, Reply]) -> dict[str, Reply]:
+    """Return those replies to the envelope that are not the ones hoped for."""
+    return {command: reply for command, reply in replies.items()
+            if reply.code not in WELCOME[command[:4]]}
+
+
+def send_groups(connection: Connection, commands: Sequence[str], size: int
+                ) -> dict[str, Reply]:
+    """Send the commands of the envelope in groups, and read their replies.
+
+    A refusal of MAIL ends it. A refused recipient does not, since the user
+    should hear of all of them; but DATA is not sent any more then.
+
+    Args:
+        connection: To the server.
+        commands: MAIL, each RCPT, DATA.
+        size: How many to send before their replies are read (RFC 2920; if
+            there were no limit, both sides might wait for each other to read).
+
+    Returns:
+        The reply to each command that was sent.
+    """
+    replies: dict[str, Reply] = {}
+    for start in range(0, len(commands), size):
+        group = list(commands[start:start + size])
+        wrong = wrong_among(replies)
+        if wrong and group[-1] == 'DATA':
+            group.pop()
+        if not group or commands[0] in wrong:
+            break
+        connection.send_lines(group)
+        for command in group:
+            replies[command] = connection.read_reply()
+    return replies
+
+
+@stage('rcpt')
 def send_envelope(connection: Connection, extensions: Extensions,
                   message: Message) -> None:
     """Say from whom and to whom the mail goes, and that the message follows.
@@ -1869,47 +1943,40 @@ def send_envelope(connection: Connection, extensions: Extensions,
     commands = [mail_command(extensions, message),
                 *(f'RCPT TO:<{address}>' for address in message.recipients),
                 'DATA']
+    # --quit-after mail sends MAIL alone, --quit-after rcpt all but DATA.
     stop = {'mail': 1, 'rcpt': -1}.get(connection.transcript.quit_after)
-    size = MAX_GROUP if may_pipeline(connection, extensions) else 1
-    replies: dict[str, Reply] = {}
-    wrong: dict[str, Reply] = {}
-    for start in range(0, len(commands[:stop]), size):
-        group = commands[:stop][start:start + size]
-        if wrong and group[-1] == 'DATA':
-            group.pop()
-        if not group or commands[0] in wrong:
-            break
-        connection.send_lines(group)
-        for command in group:
-            reply = replies[command] = connection.read_reply()
-            if reply.code not in WELCOME[command[:4]]:
-                wrong[command] = reply
+    replies = send_groups(
+        connection, commands[:stop],
+        MAX_GROUP if may_pipeline(connection, extensions) else 1)
+    wrong = wrong_among(replies)
     if not wrong:
         connection.transcript.reached('mail')
         return
     if 'DATA' in replies and 'DATA' not in wrong:
         connection.close()      # "go on", but not to all: no dot, no message
-    refused = {command[len('RCPT TO:<'):-1]: reply
-               for command, reply in wrong.items()
-               if command.startswith('RCPT') and reply.code >= 400}
     first = next(iter(wrong))
-    if refused and first.startswith('RCPT') and wrong[first].code >= 400:
-        raise recipients_refused(refused)
-    raise refusal(first, wrong[first])
+    if not first.startswith('RCPT') or wrong[first].code < 400:
+        raise refusal(first, wrong[first])
+    raise recipients_refused({
+        command[len('RCPT TO:<'):-1]: reply
+        for command, reply in wrong.items()
+        if command.startswith('RCPT') and reply.code >= 400})
 
 
 def send_final_dot(connection: Connection, pending: bytes,
-                   ending: Sequence[str], message_id: str) -> Reply:
+                   ending: Sequence[str], recipients: Sequence[str],
+                   message_id: str) -> Receipt:
     """End the message, and wait for the reply that decides.
 
     Args:
         connection: To the server.
         pending: The last lines of the message.
         ending: The dot, and perhaps QUIT.
-        message_id: By which the message can be found again.
+        recipients: To whom it goes.
+        message_id: By which the message can be found again; or ''.
 
     Returns:
-        The reply to the dot, which is 250: sent.
+        The receipt, which the transcript has too: sent.
 
     Raises:
         SMTPResponseException: The server refused the message.
@@ -1923,21 +1990,25 @@ def send_final_dot(connection: Connection, pending: bytes,
         connection.send_octets(
             pending + ''.join(line + CRLF for line in ending).encode())
         connection.awaited.extend([FINAL_DOT, *ending[1:]])
-        return connection.read_reply(COMPLETED,
-                                     seconds=connection.final_timeout)
+        reply = connection.read_reply(COMPLETED,
+                                      seconds=connection.final_timeout)
+        receipt = Receipt(reply, recipients, message_id)
+        transcript.receipt = receipt    # from here on nothing can undo it
+        return receipt
     except SMTPResponseException:
         raise
     except BaseException as error:
         problem = getattr(error, 'problem', 'interrupted.')
         raise SMTPDeliveryUnknown(
             problem, details=[f'The message was complete (Message-ID '
-                              f'{message_id}).'], command=FINAL_DOT,
+                              f'{message_id or "as typed"}).'],
+            command=FINAL_DOT,
             reply=getattr(error, 'reply', None)) from error
 
 
-@step('message')
+@stage('message')
 def send_message(connection: Connection, extensions: Extensions,
-                 message: Message) -> Reply:
+                 message: Message) -> Receipt:
     """Send the message, and the dot that ends it.
 
     Every line goes as it is, save that a dot at its start is doubled; a line
@@ -1954,7 +2025,7 @@ def send_message(connection: Connection, extensions: Extensions,
         message: To be sent.
 
     Returns:
-        The reply to the final dot, which is 250: sent.
+        The receipt: sent.
 
     Raises:
         SMTPResponseException: The server refused the message.
@@ -1979,10 +2050,11 @@ def send_message(connection: Connection, extensions: Extensions,
         transcript.progress(message.size, message.size)
     # Whatever the reply to the dot is, QUIT comes next: one round trip less.
     ending = ['.', 'QUIT'] if may_pipeline(connection, extensions) else ['.']
-    return send_final_dot(connection, pending, ending, message.message_id)
+    return send_final_dot(connection, pending, ending, message.recipients,
+                          message.message_id)
 
 
-@step('quit')
+@stage('quit')
 def say_goodbye(connection: Connection) -> None:
     """Close the session politely.
 
@@ -2318,7 +2390,7 @@ def read_mailbox(tokens: Sequence[Token]) -> AddressList:
     else:
         angle = tokens.index(LESS)
         if tokens[-1] != GREATER:
-            raise ValueError('there is something behind its >')
+            raise ValueError('its < has no > at the end')
         address = address_of(tokens[angle + 1:-1])
         name = name_of(tokens[:angle])
     words = [*phrase(name), f'<{address}>'] if name else [address]
@@ -2471,8 +2543,9 @@ def get_formatted_date(zone: str | None = None) -> str:
             raise SMTPUsageError(
                 f'there is no time zone named {zone}.',
                 advice="'smtp.py --timezones' lists the names.") from None
+    offset = f'{now:%z}'[:5]        # old zones have seconds, as in +003408
     return (f'{DAYS[now.weekday()]}, {now.day:02} {MONTHS[now.month - 1]} '
-            f'{now.year} {now:%H:%M:%S} {now:%z}'[:31])
+            f'{now.year} {now:%H:%M:%S} {offset}')
 
 
 def print_all_timezones() -> None:
@@ -2823,7 +2896,8 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     subject = check_text('Subject', fields.pop('Subject', ''))
     date = fields.pop('Date', '') or get_formatted_date()
     if not re.fullmatch(f'[ -~]{{1,{HEADER_LINE}}}', date):
-        raise SMTPMessageError(f'Date: {date[:100]!r} is none.')
+        raise SMTPMessageError(
+            f'Date: {date[:100]!r} is not a short line of ASCII.')
     header = ''.join([
         fold('From', sender.words),
         fold('To', to.words) if to.words else '',
@@ -2843,7 +2917,7 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     return Message(sender.addresses[0], recipients, message_id,
                    join_pieces([start, *body.pieces]),
                    needs_smtputf8=not f'{header}{recipients}'.isascii(),
-                   hidden=fold('Bcc', bcc.words) if bcc.words else '')
+                   bcc_fields=fold('Bcc', bcc.words) if bcc.words else '')
 
 
 def check_lines(lines: bytes) -> None:
@@ -2971,8 +3045,8 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
                  recipients: Sequence[str] = ()) -> Message:
     """Take a finished message, as from a mail program, to be sent as it is.
 
-    Bcc is taken out, a missing Date or Message-ID is put in, and line ends
-    are mended; all else stays as it is.
+    Bcc is taken out, a missing Date or Message-ID is put in, and the line
+    ends of the body are mended; all else stays as it is.
 
     Args:
         file: The message, a regular file.
@@ -3008,9 +3082,9 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
     if not to:
         raise SMTPMessageError(f'{path} names no recipient.',
                                advice=f'{YOU}: see --to.')
-    hidden = [field for field in fields
-              if re.match('(?i)(resent-)?bcc[ \t]*:', field)]
-    header = ''.join(field for field in fields if field not in hidden)
+    bcc_fields = [field for field in fields
+                  if re.match('(?i)(resent-)?bcc[ \t]*:', field)]
+    header = ''.join(field for field in fields if field not in bcc_fields)
     if 'date' not in values:
         header += fold('Date', [get_formatted_date()])
     message_id = values.get('message-id', [make_message_id(senders[0])])[0]
@@ -3026,14 +3100,14 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
     return Message(
         senders[0], to, message_id, [Piece(octets), body],
         needs_smtputf8=not f'{header}{senders}{to}'.isascii(),
-        needs_8bitmime=not body.is_ascii, hidden=''.join(hidden))
+        needs_8bitmime=not body.is_ascii, bcc_fields=''.join(bcc_fields))
 
 
 # ---------------------------------------------------------------------------
 # 12  smtp_send
 #
-# Here is the whole story. Each line of deliver() is a step of the session in
-# the docstring at the top of this file.
+# Here is the whole story. Once the connection is open, each call in deliver()
+# is a part of the session in the docstring at the top of this file.
 # ---------------------------------------------------------------------------
 
 
@@ -3043,30 +3117,6 @@ TLS_WAYS = ('starttls', 'implicit', 'none')
 def usual_tls(port: int) -> str:
     """Return how TLS begins on a port, if nobody says."""
     return 'implicit' if port == IMPLICIT_TLS_PORT else 'starttls'
-
-
-class Receipt(NamedTuple):
-    """What there is to say about a message that was sent.
-
-    Attributes:
-        reply: The reply to the final dot.
-        recipients: Their addresses.
-        message_id: By which the message can be found again; or ''.
-    """
-
-    reply: Reply
-    recipients: list[str]
-    message_id: str
-
-    def __str__(self) -> str:
-        """Return the verdict, on one line."""
-        names = ', '.join(self.recipients[:5])
-        if self.recipients[5:]:
-            names += f' and {len(self.recipients) - 5} more'
-        verdict = f'Sent to {names}: {self.reply.code} {self.reply.text}'
-        if self.message_id:
-            verdict += f' (Message-ID {self.message_id})'
-        return escape(verdict)
 
 
 def check_secret(secret: str) -> str:
@@ -3109,16 +3159,11 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
     Raises:
         SMTPDeliveryUnknown: The message may have been sent. All the others
             mean that it was not.
-        SMTPUsageError: tls is none of the three.
-        SMTPMessageError: The message cannot be sent as it is.
-        SMTPConfigurationError: No password, or ca_file cannot be read.
-        SMTPConnectError: No connection came about.
-        SMTPServerDisconnected: The connection was lost.
-        SMTPProtocolError: The server is not to be trusted.
-        SMTPNotSupportedError: The server does not offer what is needed.
-        SMTPResponseException: The server refused; SMTPAuthenticationError
-            and SMTPRecipientsRefused are of this kind.
-        SMTPStopped: The user ended the session before.
+        SMTPException: One of SMTPUsageError, SMTPMessageError,
+            SMTPConfigurationError, SMTPConnectError, SMTPServerDisconnected,
+            SMTPProtocolError, SMTPNotSupportedError, SMTPAuthenticationError,
+            SMTPRecipientsRefused, SMTPResponseException, SMTPStopped: see
+            section 3.
     """
     tls = usual_tls(port) if tls is None else tls
     if tls not in TLS_WAYS:
@@ -3141,13 +3186,13 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
                 log_in(connection, extensions, user or message.sender,
                        password, auth)
             send_envelope(connection, extensions, message)
-            reply = send_message(connection, extensions, message)
+            receipt = send_message(connection, extensions, message)
         except (SMTPResponseException, SMTPNotSupportedError,
                 SMTPMessageError, SMTPConfigurationError, SMTPStopped):
             say_goodbye(connection)
             raise
         say_goodbye(connection)
-    return Receipt(reply, message.recipients, message.message_id)
+    return receipt
 
 
 def smtp_send(password: str, message_info: Mapping[str, Any],
@@ -3229,15 +3274,17 @@ def type_login(connection: Connection, reply: Reply, read_line: Prompt,
     return reply
 
 
-def type_message(connection: Connection, read_line: Prompt) -> Reply:
+def type_message(connection: Connection, read_line: Prompt,
+                 recipients: Sequence[str]) -> Receipt:
     """Let the user type the message, up to the line with only a dot.
 
     Args:
         connection: To the server, which has just said 354.
         read_line: Reads a line.
+        recipients: To whom it goes.
 
     Returns:
-        The reply to the final dot.
+        The receipt.
 
     Raises:
         SMTPStopped: The input has ended before.
@@ -3252,20 +3299,22 @@ def type_message(connection: Connection, read_line: Prompt) -> Reply:
             connection.close()      # without the final dot nothing is sent
             raise SMTPStopped('your input ended before the dot.') from None
         if line == '.':
-            return send_final_dot(connection, b'', ['.'], 'as typed')
+            return send_final_dot(connection, b'', ['.'], recipients, '')
         connection.transcript.client(line)
         connection.send_octets((line + CRLF).encode(
             'utf-8', 'surrogateescape'))
 
 
 def type_command(connection: Connection, read_line: Prompt,
-                 read_secret: Prompt) -> tuple[str, Reply]:
+                 read_secret: Prompt, recipients: Sequence[str]
+                 ) -> tuple[str, Reply]:
     """Let the user type one command, and what belongs to it.
 
     Args:
         connection: To the server.
         read_line: Reads a line.
         read_secret: Reads a line without showing it.
+        recipients: Those that the server has taken so far.
 
     Returns:
         The command, and the last reply to it.
@@ -3288,7 +3337,7 @@ def type_command(connection: Connection, read_line: Prompt,
         reply = type_login(connection, reply, read_line, read_secret)
     elif reply.code == START_MAIL_INPUT:
         try:
-            reply = type_message(connection, read_line)
+            reply = type_message(connection, read_line, recipients).reply
         except SMTPResponseException as error:
             assert error.reply is not None
             if error.reply.code == NOT_AVAILABLE:
@@ -3328,11 +3377,11 @@ def talk(connection: Connection, context: ssl.SSLContext, host: str,
     transcript = connection.transcript
     extensions: Extensions = {}
     recipients: list[str] = []
-    receipt = None
     reply = connection.read_reply(SERVICE_READY)
     try:
         while reply.code != SERVICE_CLOSING:
-            line, reply = type_command(connection, read_line, read_secret)
+            line, reply = type_command(connection, read_line, read_secret,
+                                       recipients)
             verb = line.upper().split(' ')[0]
             if verb == 'EHLO' and reply.code == COMPLETED:
                 offered = read_extensions(connection.heard)
@@ -3340,18 +3389,16 @@ def talk(connection: Connection, context: ssl.SSLContext, host: str,
                 extensions = offered
             elif verb == 'STARTTLS' and reply.code == SERVICE_READY:
                 secure(connection, context, host)
-            elif verb == 'DATA' and reply.code == COMPLETED:
-                receipt = Receipt(reply, recipients, '')
             recipients = follow_envelope(recipients, line, reply)
     except SMTPDeliveryUnknown:
         raise
-    except (SMTPException, KeyboardInterrupt) as error:
-        if receipt is None:
+    except SMTPException as error:
+        if transcript.receipt is None:
             raise
         transcript.note(f'{error}')
-    if receipt is None:
+    if transcript.receipt is None:
         raise SMTPStopped('you ended the session, and sent no message.')
-    return receipt
+    return transcript.receipt
 
 
 # ---------------------------------------------------------------------------
@@ -3364,7 +3411,7 @@ def talk(connection: Connection, context: ssl.SSLContext, host: str,
 # to a script. A text that was typed and could not be sent is kept in a file.
 # ---------------------------------------------------------------------------
 
-STEPS = ('connect', 'ehlo', 'tls', 'auth', 'mail', 'rcpt')
+STAGES = ('connect', 'ehlo', 'tls', 'auth', 'mail', 'rcpt')
 
 # The options that go to deliver() under the same names.
 SESSION_OPTIONS = ('server', 'port', 'tls', 'ca_file', 'ehlo', 'timeout',
@@ -3489,11 +3536,11 @@ def make_parser() -> Parser:
     option('-v', '--verbose', action='store_true',
            help='the transcript, on standard error')
     option('--explain', action='store_true',
-           help='the transcript, with each step explained')
+           help='the transcript, with each stage explained')
     option('--step', action='store_true',
            help='wait for Enter before each command')
-    option('-q', '--quit-after', choices=STEPS, default='',
-           help='end the session there')
+    option('-q', '--quit-after', choices=STAGES, default='', metavar='STAGE',
+           help='end the session there: ' + ', '.join(STAGES))
     option('-n', '--dry-run', action='store_true',
            help='print the message, and send nothing')
     option('--talk', action='store_true', help='type the commands by hand')
@@ -3666,7 +3713,7 @@ def run_password_command(command: str) -> str:
         problem = 'what it printed is not UTF-8.'
     except (OSError, ValueError) as error:
         problem = getattr(error, 'strerror', None) or str(error)
-    program = command.split()[:1]       # its arguments may be secrets
+    program = command.split()[:1]       # without its arguments: too long
     raise SMTPConfigurationError(
         f'--password-command failed: {"".join(program)}: {problem}')
 
@@ -3770,7 +3817,7 @@ class Draft:
         if self.raw is None or not self.raw.seek(0, os.SEEK_END):
             return
         if self.message is not None:
-            yield 'eml', itertools.chain([self.message.hidden.encode()],
+            yield 'eml', itertools.chain([self.message.bcc_fields.encode()],
                                          self.message.chunks())
         self.raw.seek(0)
         yield self.ending, iter(functools.partial(self.raw.read, BLOCK), b'')
@@ -3934,8 +3981,7 @@ def keep_draft(options: argparse.Namespace, draft: Draft,
     Returns:
         Lines for the user; '' if there was nothing to keep.
     """
-    contents = list(draft.contents())
-    if not contents:
+    if not any(draft.contents()):
         return ''
     import tempfile
     name = time.strftime('unsent-%Y%m%d-%H%M%S')
@@ -3953,7 +3999,8 @@ def keep_draft(options: argparse.Namespace, draft: Draft,
                 if isinstance(error, SMTPDeliveryUnknown) else 'Send'
             return (f'\nYour text is kept in {path}. {when} it with:\n'
                     + resend_command(options, path))
-    text = b''.join(contents[-1][1]).decode('utf-8', 'backslashreplace')
+    *_, (_, chunks) = draft.contents()
+    text = b''.join(chunks).decode('utf-8', 'backslashreplace')
     return ('\nYour text could not be kept in a file. Here it is:\n' + text)
 
 
@@ -3990,11 +4037,11 @@ def run(options: argparse.Namespace, draft: Draft, transcript: Transcript,
     if options.talk:
         return run_talk(options, transcript)
     piped = None
-    if options.body in (None, '-') and options.message is None \
+    if options.message == '-':
+        message = open_message(options, draft)
+    elif options.body in (None, '-') and options.message is None \
             and not options.quit_after and not is_terminal(sys.stdin):
         piped = decode_text(draft.read(io.BytesIO()).read())
-    elif options.message == '-':
-        message = open_message(options, draft)
     check_files(options)
     ask_sender(options)
     secret = find_secret(options, password, token)
@@ -4014,35 +4061,24 @@ def run(options: argparse.Namespace, draft: Draft, transcript: Transcript,
     return deliver(message, secret, transcript=transcript, **session)
 
 
-def run_watched(options: argparse.Namespace, draft: Draft, password: str,
-                token: str) -> Receipt | None:
-    """Run with the transcript that the options ask for.
-
-    Args:
-        options: From the command line.
-        draft: Keeps what is typed or piped.
-        password: From the environment, or ''.
-        token: From the environment, or ''.
-
-    Returns:
-        The receipt; None if nothing was to be sent.
-    """
+def make_transcript(options: argparse.Namespace) -> Transcript:
+    """Make the transcript that the options ask for."""
     shown = options.verbose or options.explain or options.step or options.talk
-    transcript = Transcript(
+    return Transcript(
         sys.stderr if shown else None, explain=options.explain,
         ask=ask_command if options.step else None,
         quit_after=options.quit_after,
         meter=sys.stderr if is_terminal(sys.stderr) else None)
+
+
+def write_diagram(path: str, transcript: Transcript) -> None:
+    """Write the diagram; whatever comes of it, the mail is not affected."""
     try:
-        return run(options, draft, transcript, password, token)
-    finally:
-        if options.diagram:
-            try:
-                with open(options.diagram, 'w', encoding='utf-8') as file:
-                    file.write(transcript.diagram())
-            except OSError as error:
-                say('smtp.py: note: the diagram could not be written to '
-                    f'{options.diagram}: {error.strerror}.', 'stderr')
+        with open(path, 'w', encoding='utf-8') as file:
+            file.write(transcript.diagram())
+    except OSError as error:
+        say(f'smtp.py: note: the diagram could not be written to {path}: '
+            f'{error.strerror}.', 'stderr')
 
 
 def verdict_on(error: BaseException) -> tuple[str, int]:
@@ -4076,6 +4112,17 @@ def report(error: BaseException, options: argparse.Namespace,
     return exit_code
 
 
+Result = TypeVar('Result')
+
+
+def undisturbed(action: Callable[[], Result]) -> Result:
+    """Do something, and again if it is interrupted: see interrupt_once."""
+    try:
+        return action()
+    except KeyboardInterrupt:
+        return action()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program.
 
@@ -4087,17 +4134,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     password = os.environ.pop('SMTP_PASSWORD', '')
     token = os.environ.pop('SMTP_ACCESS_TOKEN', '').strip()
-    options, draft = argparse.Namespace(dry_run=False), Draft()
+    options, draft = argparse.Namespace(dry_run=False, diagram=None), Draft()
+    transcript = Transcript()
+    failure: BaseException | None = None
     try:
-        options = parse_options(argv)
-        receipt = run_watched(options, draft, password, token)
-    except (Exception, KeyboardInterrupt) as error:
         try:
-            return report(error, options, draft)
-        except KeyboardInterrupt:       # there is no second: interrupt_once
-            return report(error, options, draft)
-    if receipt:
-        say(str(receipt), 'stdout', 'stderr')
+            options = parse_options(argv)
+            transcript = make_transcript(options)
+            run(options, draft, transcript, password, token)
+        except Exception as error:
+            failure = error
+            time.sleep(0)       # a signal that came with it is raised here
+    except KeyboardInterrupt as error:
+        failure = error
+    if options.diagram:
+        write_diagram(options.diagram, transcript)
+    # An interrupt changes nothing about what was sent before it.
+    if failure and (isinstance(failure, SMTPException)
+                    or transcript.receipt is None):
+        return undisturbed(functools.partial(report, failure, options, draft))
+    if transcript.receipt:
+        undisturbed(functools.partial(
+            say, str(transcript.receipt), 'stdout', 'stderr'))
     return EXIT_SENT
 
 
