@@ -581,6 +581,12 @@ EXTENSION_WORDS = {
 }
 Extensions = Mapping[str, str]
 
+# What is known after each stage at which --quit-after may end the session.
+REACHED = {'connect': 'the server is there', 'ehlo': 'the server answers',
+           'tls': 'the certificate is good', 'auth': 'the login is accepted',
+           'mail': 'the sender is accepted',
+           'rcpt': 'all recipients are accepted'}
+
 COLOURS = {'C:': '\x1b[36m', 'S:': '\x1b[33m', '--': '\x1b[2m'}
 NO_COLOUR = '\x1b[0m'
 MERMAID_ENTITIES = {ord(character): f'#{ord(character)};'
@@ -819,8 +825,8 @@ class Transcript:
             SMTPStopped: It was.
         """
         if name == self.quit_after:
-            raise SMTPStopped(f'the session went well up to {name}, and '
-                              'ended there as you wished.')
+            raise SMTPStopped(f'{REACHED[name]}. The session went well up to '
+                              f'{name}, and ended there as you wished.')
 
     # Measuring and drawing
 
@@ -1319,7 +1325,8 @@ def open_socket(host: str, port: int, family: int = 0,
             f'the name {host} could not be looked up now.' if later
             else f'there is no host named {host}.',
             advice=f'{YOU}: is this computer offline? Then try again later.' if later
-            else f'{YOU}: look for a typing error in --server.',
+            else f'{YOU}: look for a typing error in --server. If there is none, '
+            'is this computer offline?',
             exit_code=EXIT_TRY_LATER if later else EXIT_NO_HOST) from None
     failures: list[str] = []
     for kind, _, _, _, address in addresses:
@@ -1953,7 +1960,9 @@ def send_envelope(connection: Connection, extensions: Extensions,
         connection.transcript.reached('mail')
         return
     if 'DATA' in replies and 'DATA' not in wrong:
-        connection.close()      # "go on", but not to all: no dot, no message
+        # "Go on", but not for all: without a dot the server forgets it.
+        connection.transcript.note('hanging up without the final dot')
+        connection.close()
     first = next(iter(wrong))
     if not first.startswith('RCPT') or wrong[first].code < 400:
         raise refusal(first, wrong[first])
@@ -2505,18 +2514,33 @@ MONTHS = 'Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec'.split()
 def to_local_time(moment: datetime.datetime) -> datetime.datetime:
     """Move a moment to the local zone.
 
-    If tzlocal does not know the zone, as with TZ=UTC+3, the system's offset
-    from UTC serves as well.
+    If tzlocal is not there, or does not know the zone, as with TZ=UTC+3, the
+    system's offset from UTC serves as well.
     """
     import warnings
-
-    import tzlocal  # reads files: only a run that needs the date waits for it
     try:
+        import tzlocal  # reads files: not without need
         with warnings.catch_warnings():
             warnings.simplefilter('error')      # tzlocal warns, then guesses
             return moment.astimezone(tzlocal.get_localzone())
-    except (LookupError, ValueError, OSError, Warning):
+    except (ImportError, LookupError, ValueError, OSError, Warning):
         return moment.astimezone()
+
+
+def import_pytz() -> Any:
+    """Return the module pytz.
+
+    Raises:
+        SMTPConfigurationError: It is not installed.
+    """
+    try:
+        import pytz
+    except ImportError:
+        raise SMTPConfigurationError(
+            'the package pytz is missing.', advice=f'{YOU}: use the Python of '
+            'the virtual environment, or run\npython -m pip install -r '
+            'requirements.txt') from None
+    return pytz
 
 
 def get_formatted_date(zone: str | None = None) -> str:
@@ -2536,7 +2560,7 @@ def get_formatted_date(zone: str | None = None) -> str:
     if zone is None:
         now = to_local_time(now)
     else:
-        import pytz
+        pytz = import_pytz()
         try:
             now = now.astimezone(pytz.timezone(zone))
         except (pytz.UnknownTimeZoneError, ValueError):
@@ -2550,8 +2574,7 @@ def get_formatted_date(zone: str | None = None) -> str:
 
 def print_all_timezones() -> None:
     """Print the names that get_formatted_date knows, one on each line."""
-    import pytz
-    print('\n'.join(pytz.all_timezones))
+    print('\n'.join(import_pytz().all_timezones))
 
 
 # ---------------------------------------------------------------------------
@@ -3411,7 +3434,6 @@ def talk(connection: Connection, context: ssl.SSLContext, host: str,
 # to a script. A text that was typed and could not be sent is kept in a file.
 # ---------------------------------------------------------------------------
 
-STAGES = ('connect', 'ehlo', 'tls', 'auth', 'mail', 'rcpt')
 
 # The options that go to deliver() under the same names.
 SESSION_OPTIONS = ('server', 'port', 'tls', 'ca_file', 'ehlo', 'timeout',
@@ -3539,8 +3561,8 @@ def make_parser() -> Parser:
            help='the transcript, with each stage explained')
     option('--step', action='store_true',
            help='wait for Enter before each command')
-    option('-q', '--quit-after', choices=STAGES, default='', metavar='STAGE',
-           help='end the session there: ' + ', '.join(STAGES))
+    option('-q', '--quit-after', choices=REACHED, default='', metavar='STAGE',
+           help='end the session there: ' + ', '.join(REACHED))
     option('-n', '--dry-run', action='store_true',
            help='print the message, and send nothing')
     option('--talk', action='store_true', help='type the commands by hand')
@@ -3639,7 +3661,10 @@ def ask_secret(prompt: str) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter('error', getpass.GetPassWarning)
             return getpass.getpass(prompt)
-    except (getpass.GetPassWarning, OSError, EOFError):
+    except EOFError:
+        print(file=sys.stderr)
+        raise SMTPUsageError('no password was given.') from None
+    except (getpass.GetPassWarning, OSError):
         raise SMTPUsageError(
             'there is no terminal to ask for the password on.',
             advice='Put it in $SMTP_PASSWORD, or use --password-command; or '
@@ -3715,7 +3740,9 @@ def run_password_command(command: str) -> str:
         problem = getattr(error, 'strerror', None) or str(error)
     program = command.split()[:1]       # without its arguments: too long
     raise SMTPConfigurationError(
-        f'--password-command failed: {"".join(program)}: {problem}')
+        f'--password-command failed: {"".join(program)}: {problem}',
+        advice=f'{YOU}: try the command by itself, until it prints the '
+        'password.')
 
 
 def find_secret(options: argparse.Namespace, password: str, token: str) -> str:
@@ -4103,8 +4130,6 @@ def report(error: BaseException, options: argparse.Namespace,
         The exit code.
     """
     verdict, exit_code = verdict_on(error)
-    if isinstance(error, KeyboardInterrupt) and is_terminal(sys.stderr):
-        say('', 'stderr')               # end the line that was interrupted
     kept = '' if options.dry_run else keep_draft(options, draft, error)
     say(f'smtp.py: {verdict}{kept}', 'stderr')
     if isinstance(error, OSError):
@@ -4149,6 +4174,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         failure = error
     if options.diagram:
         write_diagram(options.diagram, transcript)
+    if isinstance(failure, KeyboardInterrupt) and is_terminal(sys.stderr):
+        say('', 'stderr')               # end the line that was interrupted
     # An interrupt changes nothing about what was sent before it.
     if failure and (isinstance(failure, SMTPException)
                     or transcript.receipt is None):
