@@ -151,7 +151,10 @@ BASE64_LINE = 76            # RFC 2045 6.8: 76 characters carry 57 octets
 BASE64_LINES = 840          # lines of an attachment sent at once: a BLOCK
 BLOCK = 64 * 1024           # octets of the message that share one deadline
 
-MAX_GROUP = 100             # commands sent before their replies are read
+# Commands sent before their replies are read. RFC 2920 sets no limit, but if
+# the replies filled all buffers on their way to us while our commands filled
+# those to the server, both sides would wait for each other for ever.
+MAX_GROUP = 100
 
 # Times in seconds
 REPLY_TIMEOUT = 60.0            # RFC 5321 says 300; but a person waits here
@@ -676,7 +679,10 @@ class Transcript:
         """Show a secret nowhere, nor its base64 within that of more text."""
         length = len(secret.encode())
         self.secrets += filter(None, [secret, to_base64(secret)])
-        for shift in range(3):      # base64 writes three octets at a time
+        # Base64 writes three octets as four letters of six bits, so a secret
+        # within a longer text looks different after one or two more octets.
+        # Letters that hold bits of its neighbours as well are left out.
+        for shift in range(3):
             encoded = to_base64('\0' * shift + secret)
             inner = encoded[(shift * 8 + 5) // 6:(shift + length) * 8 // 6]
             if len(inner) > 3:
@@ -983,6 +989,9 @@ class Connection:
         return f'[IPv6:{address}]' if ':' in address else f'[{address}]'
 
     # When it breaks
+
+    # A method that raises these errors says `raise self._broken(error)`, so that
+    # the reader sees at that place that the method ends there.
 
     def _lost(self, what: str) -> SMTPServerDisconnected:
         """Make the error for a connection that is of no use any more."""
@@ -1833,6 +1842,7 @@ def mail_command(extensions: Extensions, message: Message) -> str:
         command += f' SIZE={message.size}'                  # RFC 1870
         limit = extensions['SIZE']
         if re.fullmatch('[0-9]{1,18}', limit) and 0 < int(limit) < message.size:
+            # Base64: four octets for three, and a CRLF after each 76, is 37 %.
             raise SMTPMessageError(
                 f'the message has {message.size:,} octets, and the server '
                 f'takes no more than {int(limit):,}.', command='MAIL',
@@ -1878,6 +1888,8 @@ def recipients_refused(refused: Mapping[str, Reply]) -> SMTPException:
     return error
 
 
+# The reply codes that are a yes, RFC 5321 section 4.3.2. Not every 2yz is one:
+# 252, for example, means "I could not find out".
 WELCOME = {
     'MAIL': (COMPLETED,),
     'RCPT': (COMPLETED, WILL_FORWARD),
@@ -2194,12 +2206,15 @@ def unstructured(name: str, text: str) -> list[str]:
 
     Returns:
         Words to put a space between. From the first word that needs it to
-        the last, they are encoded-words.
+        the last, they are encoded-words: of 'Re: Übung 1, Übung 2 folgt' the
+        words 'Re:' and 'folgt' stay as they are.
     """
     if not text:
         return []
     # Split at single spaces; further ones stay with the word behind them.
     words = re.split('(?<! ) ', text)
+    # A line has room for 998 octets, so these 60 and 900 surely fit; '=?' would
+    # be taken for the beginning of an encoded-word.
     foreign = [number for number, word in enumerate(words)
                if not re.fullmatch(' {0,60}[!-~]{1,900}', word)
                or '=?' in word]
@@ -2738,6 +2753,8 @@ def parameter(name: str, value: str) -> list[str]:
         For example ['filename="a.pdf"'] or ["filename*=utf-8''%C3%A9.pdf"];
         several words, numbered, if it is long.
     """
+    # 60 characters fit on a line with the name, and 50 with its number too.
+    # Quotes and backslashes are legal here, but not all programs read them.
     if re.fullmatch(r'[A-Za-z0-9_+,=@()\[\]. -]{1,60}', value) \
             and value == value.strip():
         return [f'{name}="{value}"']
@@ -2805,7 +2822,9 @@ def multipart(subtype: str, parts: Sequence[Part]) -> Part:
 # can refuse at once what it will not take.
 #
 # There are two ways to a message: build_message makes one of what a user
-# says, read_message takes one that another program has finished.
+# says, read_message takes one that another program has finished. What neither
+# may do is repair in silence: an address that is none, a line that is too long
+# or a letter that no header can carry is named, and the user decides.
 # ---------------------------------------------------------------------------
 
 OWN_FIELDS = ('from', 'to', 'cc', 'bcc', 'subject', 'date', 'message-id',
@@ -2914,6 +2933,7 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     if not recipients:
         raise SMTPMessageError('there is no recipient.')
     if not to.words and not cc.words:
+        # An empty group: it says to people that there is somebody, not who.
         to = AddressList(['undisclosed-recipients:;'], [])
     message_id = make_message_id(sender.addresses[0])
     subject = check_text('Subject', fields.pop('Subject', ''))
@@ -3198,6 +3218,9 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
     sock = open_socket(server, port, family, timeout)
     with Connection(sock, transcript, timeout) as connection:
         try:
+            # Nothing that is said in the clear is believed later, and nothing
+            # secret is said; the login decides which mail may be sent; the
+            # reply to the message decides whether it was.
             if context and tls == 'implicit':
                 begin_tls(connection, context, server)
             read_greeting(connection)
@@ -3252,7 +3275,9 @@ def smtp_send(password: str, message_info: Mapping[str, Any],
 # SMTP can be typed, and everybody who wants to know it should have done it
 # once. With telnet the game ends at STARTTLS. Here the user types the
 # commands, and this program does only what no human can do: the TLS
-# handshake, base64, and not showing the password.
+# handshake, base64, and not showing the password. A line that begins with an
+# exclamation mark goes as it is, without any help. Where lines come from is
+# the business of section 14, which hands over two functions that read them.
 # ---------------------------------------------------------------------------
 
 Prompt = Callable[[str], str]       # shows a text, and returns a line
@@ -3432,6 +3457,11 @@ def talk(connection: Connection, context: ssl.SSLContext, host: str,
 # computer can read the command lines of all programs. The last word is the
 # verdict: sent, not sent, or may have been sent. The exit code says the same
 # to a script. A text that was typed and could not be sent is kept in a file.
+#
+# The order matters: what can be found wrong without the user (options, files,
+# the text from a pipe) is found before the first question, and whatever was
+# typed or piped is in a Draft from its first line on, so that no error and no
+# signal can lose it.
 # ---------------------------------------------------------------------------
 
 

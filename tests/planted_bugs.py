@@ -21,7 +21,7 @@ import time
 from typing import Iterable, List, NamedTuple, Optional, Set
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-LEFT_OUT = shutil.ignore_patterns('.*', '__pycache__', 'unsent-*', 'out')
+LEFT_OUT = shutil.ignore_patterns('.*', '__pycache__', 'unsent-*')
 TLS = 'context.minimum_version = ssl.TLSVersion.TLSv1_2'
 
 
