@@ -508,6 +508,8 @@ def test_slow_delays_each_reply():
         assert time.monotonic() - begin >= 0.25
 
 
+@pytest.mark.skipif(sys.version_info < (3, 10),
+                    reason='asyncio says nothing of it before 3.10')
 def test_a_client_that_mistrusts_the_certificate_is_one_line(server, capfd):
     """A beginner who forgets --ca-file sees no traceback here."""
     with Client(server, tls=False, login=False) as client:

@@ -11,6 +11,7 @@ import pathlib
 import re
 import socket
 import ssl
+import sys
 import threading
 import time
 import warnings
@@ -210,6 +211,8 @@ def test_certificate_refused(
     assert 'smtp.py: Not sent: ' in done.stderr
 
 
+@pytest.mark.skipif(sys.version_info < (3, 10),
+                    reason='Python shows no refused certificate before 3.10')
 @pytest.mark.parametrize('kind', BAD_CERTIFICATES)
 def test_certificate_explained(
         kind: str, authority: trustme.CA, tmp_path: pathlib.Path,
