@@ -634,6 +634,9 @@ def practise(server, options):
     for received in server.messages:
         show(received)
     heading('The result')
+    if options.step and code == 0 and not server.messages:
+        print('You ended the session, and nothing arrived, as it must.')
+        return 0
     faults = judge(server, code, printed)
     print('\n'.join(f'WRONG: {fault}' for fault in faults) or (
         f'smtp.py said "{verdict(code)}", with exit code {code}, as it must '
