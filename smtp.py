@@ -161,6 +161,7 @@ REPLY_TIMEOUT = 60.0            # RFC 5321 says 300; but a person waits here
 FINAL_REPLY_TIMEOUT = 600.0     # RFC 5321 4.5.3.2.6
 NEXT_ADDRESS_TIMEOUT = 10.0     # for an address while there are others to try
 QUIT_TIMEOUT = 5.0
+MAX_TIMEOUT = 86400             # a day; the system counts in milliseconds
 NOW = 0.0                       # a deadline that has passed: do not wait
 
 EXIT_SENT = 0
@@ -691,7 +692,7 @@ class Transcript:
     def hide(self, text: str) -> str:
         """Put the mask in the place of each secret."""
         for secret in self.secrets:
-            text = text.replace(secret, MASK)
+            text = re.sub(re.escape(secret), MASK, text, flags=re.IGNORECASE)
         return text
 
     # Showing
@@ -718,6 +719,7 @@ class Transcript:
 
     def note(self, text: str) -> None:
         """Show what happens beside the lines of the wire, in short lines."""
+        text = self.hide(text)
         self.events.append(('--', text))
         if self.stream:
             import textwrap
@@ -921,7 +923,8 @@ def describe_certificate(certificate: Mapping[str, Any]) -> str:
     subject, issuer = (
         dict(pair for pairs in certificate.get(field, ()) for pair in pairs)
         for field in ('subject', 'issuer'))
-    names = [name for _, name in certificate.get('subjectAltName', ())]
+    names = [name for kind, name in certificate.get('subjectAltName', ())
+             if kind in ('DNS', 'IP Address')]
     authority = [issuer[key] for key in ('organizationName', 'commonName')
                  if key in issuer]
     return (f'for {", ".join(names[:3]) or subject.get("commonName")}, issued '
@@ -1107,6 +1110,9 @@ class Connection:
             self.transcript.server(
                 line[:4] + masked[-1],
                 time.monotonic() - began if more != '-' else 0)
+        for glue in '', ' ':            # a secret may be spread over lines
+            if self.transcript.hide(glue.join(masked)) != glue.join(masked):
+                masked = [MASK] * len(masked)
         self.last_code = int(line[:3])
         reply = Reply(self.last_code, tuple(masked))
         command = self.awaited.popleft()
@@ -1163,7 +1169,7 @@ class Connection:
                     self._wait_until(deadline)
                     block = block[self._socket.send(block):]
         except OSError as error:
-            if not self.awaited and not isinstance(error, socket.timeout):
+            if not self.awaited:
                 self.refuse_unasked()       # its last words may say why
             raise self._broken(error) from None
 
@@ -1984,14 +1990,12 @@ def send_envelope(connection: Connection, extensions: Extensions,
         if command.startswith('RCPT') and reply.code >= 400})
 
 
-def send_final_dot(connection: Connection, pending: bytes,
-                   ending: Sequence[str], recipients: Sequence[str],
-                   message_id: str) -> Receipt:
+def send_final_dot(connection: Connection, ending: Sequence[str],
+                   recipients: Sequence[str], message_id: str) -> Receipt:
     """End the message, and wait for the reply that decides.
 
     Args:
-        connection: To the server.
-        pending: The last lines of the message.
+        connection: To the server, which has all of the message.
         ending: The dot, and perhaps QUIT.
         recipients: To whom it goes.
         message_id: By which the message can be found again; or ''.
@@ -2009,7 +2013,7 @@ def send_final_dot(connection: Connection, pending: bytes,
     try:
         transcript.sent(['(the message)', *ending])
         connection.send_octets(
-            pending + ''.join(line + CRLF for line in ending).encode())
+            ''.join(line + CRLF for line in ending).encode())
         connection.awaited.extend([FINAL_DOT, *ending[1:]])
         reply = connection.read_reply(COMPLETED,
                                       seconds=connection.final_timeout)
@@ -2055,14 +2059,14 @@ def send_message(connection: Connection, extensions: Extensions,
     """
     transcript = connection.transcript
     transcript.message(message.outline())
-    pending, done = b'', 0
+    done = 0
     try:
         transcript.confirm()
         for chunk in message.chunks():
-            connection.send_octets(pending)
-            done += len(pending)
+            connection.refuse_unasked()     # it may have had enough already
+            connection.send_octets(dot_stuff(chunk))
+            done += len(chunk)
             transcript.progress(done, message.size)
-            pending = dot_stuff(chunk)
         connection.refuse_unasked()
     except BaseException:
         connection.close()      # without the final dot nothing is sent
@@ -2071,7 +2075,7 @@ def send_message(connection: Connection, extensions: Extensions,
         transcript.progress(message.size, message.size)
     # Whatever the reply to the dot is, QUIT comes next: one round trip less.
     ending = ['.', 'QUIT'] if may_pipeline(connection, extensions) else ['.']
-    return send_final_dot(connection, pending, ending, message.recipients,
+    return send_final_dot(connection, ending, message.recipients,
                           message.message_id)
 
 
@@ -2091,7 +2095,8 @@ def say_goodbye(connection: Connection) -> None:
         if GREETING in connection.awaited:
             connection.read_reply(seconds=seconds)
         if connection.last_code == CHALLENGE:
-            connection.send_command('*')    # "I give up", RFC 4954 section 4
+            connection.send_line('*')       # "I give up", RFC 4954 section 4
+            connection.read_reply(seconds=seconds)
         if connection.last_code == START_MAIL_INPUT:
             return              # only hanging up ends a message without a dot
         if not connection.awaited:
@@ -3048,7 +3053,7 @@ def read_header(file: BinaryIO) -> list[str]:
     Raises:
         SMTPMessageError: This is no header.
     """
-    fields: list[str] = []
+    fields: list[list[str]] = []
     for number, octets in enumerate(
             iter(functools.partial(file.readline, BLOCK), b''), 1):
         line = octets.rstrip(b'\r\n').decode('utf-8', 'surrogateescape')
@@ -3056,16 +3061,16 @@ def read_header(file: BinaryIO) -> list[str]:
         if not line:
             break
         if line.startswith((' ', '\t')) and fields and '\r' not in line:
-            fields[-1] += line + CRLF
+            fields[-1].append(line + CRLF)
         elif re.match('[!-9;-~]+[ \t]*:', line) and '\r' not in line:
-            fields.append(line + CRLF)
+            fields.append([line + CRLF])
         elif number > 1 or not line.startswith('From '):    # as in a mailbox
             raise SMTPMessageError(
                 f'line {number} is no header field: {line[:80]}',
                 advice=f'{YOU}: a finished message begins with its header '
                 'fields, and an empty line ends them.')
         check_lines(octets.rstrip(b'\r\n') + CRLF.encode())
-    return fields
+    return [''.join(lines) for lines in fields]
 
 
 def values_of(fields: Sequence[str]) -> dict[str, list[str]]:
@@ -3110,7 +3115,7 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
         """Return the addresses in the fields of these names."""
         # Display names play no part here, and many lack the quotes they need.
         return [address for name in names for address in parse_addresses(
-            name, *(re.sub('[^,;:<>"()]+<', '<', value)
+            name, *(re.sub('(?<![^,;:<>"()])[^,;:<>"()]+<', '<', value)
                     for value in values.get(name.lower(), []))).addresses]
 
     resent = 'Resent-' if 'resent-from' in values else ''
@@ -3125,9 +3130,9 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
     if not to:
         raise SMTPMessageError(f'{path} names no recipient.',
                                advice=f'{YOU}: see --to.')
-    bcc_fields = [field for field in fields
-                  if re.match('(?i)(resent-)?bcc[ \t]*:', field)]
-    header = ''.join(field for field in fields if field not in bcc_fields)
+    bcc = re.compile('(?i)(resent-)?bcc[ \t]*:')
+    bcc_fields = [field for field in fields if bcc.match(field)]
+    header = ''.join(field for field in fields if not bcc.match(field))
     if 'date' not in values:
         header += fold('Date', [get_formatted_date()])
     message_id = values.get('message-id', [make_message_id(senders[0])])[0]
@@ -3162,15 +3167,15 @@ def usual_tls(port: int) -> str:
     return 'implicit' if port == IMPLICIT_TLS_PORT else 'starttls'
 
 
-def check_secret(secret: str) -> str:
-    """Refuse a password or token that is no text.
+def check_login(user: str, secret: str) -> None:
+    """Refuse a user name, password or token that is no text.
 
     Raises:
-        SMTPConfigurationError: It is not UTF-8.
+        SMTPConfigurationError: One of them is not UTF-8.
     """
-    if re.search('[\ud800-\udfff]', secret):
-        raise SMTPConfigurationError('the password is not UTF-8.')
-    return secret
+    for what, text in ('user name', user), ('password', secret):
+        if re.search('[\ud800-\udfff]', text):
+            raise SMTPConfigurationError(f'the {what} is not UTF-8.')
 
 
 def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
@@ -3212,7 +3217,8 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
     if tls not in TLS_WAYS:
         raise SMTPUsageError(f'tls is one of {", ".join(TLS_WAYS)}.')
     transcript = transcript or Transcript()
-    transcript.protect(check_secret(password))
+    check_login(user, password)
+    transcript.protect(password)
     transcript.begin(open_socket)
     context = tls_context(ca_file) if tls != 'none' else None
     sock = open_socket(server, port, family, timeout)
@@ -3291,6 +3297,13 @@ def as_typed(line: str) -> str:
     return re.sub('^!', '', line)
 
 
+def protect_typed(transcript: Transcript, answer: str) -> None:
+    """Protect a secret that was typed, in base64 or not, by itself or last."""
+    secret = re.split('[\0\1]', from_base64(answer.lstrip('!')).rstrip('\1'))[-1]
+    for text in answer.lstrip('!'), secret, secret.split(' ')[-1]:
+        transcript.protect(text)
+
+
 def type_login(connection: Connection, reply: Reply, read_line: Prompt,
                read_secret: Prompt) -> Reply:
     """Let the user answer the challenges of a login.
@@ -3314,7 +3327,8 @@ def type_login(connection: Connection, reply: Reply, read_line: Prompt,
                 answer = read_line(f'{challenge} ')
             else:
                 answer, shown = read_secret(f'{challenge} '), MASK
-                transcript.protect(answer)
+                check_login('', answer)
+                protect_typed(transcript, answer)
         line = answer[1:] if answer.startswith('!') else to_base64(answer)
         transcript.echo = True          # what was typed was no base64
         reply = connection.send_command(line, shown=shown)
@@ -3346,11 +3360,25 @@ def type_message(connection: Connection, read_line: Prompt,
         except EOFError:
             connection.close()      # without the final dot nothing is sent
             raise SMTPStopped('your input ended before the dot.') from None
+        if re.search('[\r\n\0]', line):
+            connection.transcript.note('Not sent: a line holds no CR or NUL.')
+            continue
         if line == '.':
-            return send_final_dot(connection, b'', ['.'], recipients, '')
+            connection.refuse_unasked()
+            return send_final_dot(connection, ['.'], recipients, '')
         connection.transcript.client(line)
         connection.send_octets((line + CRLF).encode(
             'utf-8', 'surrogateescape'))
+
+
+def why_not(connection: Connection, line: str) -> str:
+    """Say why a command is not sent although it was typed; '' if it is."""
+    if re.match(r'(?i)[!\s]*AUTH\b', line) and not connection.encrypted:
+        return ('base64 is no encryption, so everybody on the way could read '
+                'it. Say STARTTLS first.')
+    if re.match(r'(?i)[!\s]*BDAT\b', line):
+        return 'BDAT counts octets, which nobody can type. Say DATA.'
+    return ''
 
 
 def type_command(connection: Connection, read_line: Prompt,
@@ -3372,13 +3400,14 @@ def type_command(connection: Connection, read_line: Prompt,
             line = read_line('C: ')
         except EOFError:
             line = 'QUIT'
-        if connection.encrypted or not re.match(r'(?i)!?AUTH\b', line):
+        refused = why_not(connection, line)
+        if not refused:
             break
-        connection.transcript.note(
-            'Not sent: base64 is no encryption, so everybody on the way could '
-            'read it. Say STARTTLS first.')
+        connection.transcript.note(f'Not sent: {refused}')
     line = as_typed(line)
-    secret = re.match(r'(?i)(AUTH (?!LOGIN)\S+ )(.+)', line)
+    secret = re.match(r'(?i)(\s*AUTH\s+(?!LOGIN\b)\S+\s+)(.+)', line)
+    if secret:
+        protect_typed(connection.transcript, secret[2])
     reply = connection.send_command(
         line, shown=f'{secret[1]}{MASK}' if secret else '')
     if reply.code == CHALLENGE:
@@ -3497,8 +3526,10 @@ def port_number(text: str) -> int:
 
 def time_limit(text: str) -> float:
     """Read a number of seconds, or raise ArgumentTypeError."""
-    if not re.fullmatch('[0-9.]{1,9}', text) or not float(text):
-        raise argparse.ArgumentTypeError(f'{text!r} is no number of seconds')
+    if not re.fullmatch(r'\d*\.?\d+', text, re.ASCII) \
+            or not 0 < float(text) <= MAX_TIMEOUT:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no number of seconds up to {MAX_TIMEOUT}')
     return float(text)
 
 
@@ -3683,7 +3714,8 @@ def ask_secret(prompt: str) -> str:
     """Ask for the password on the terminal, without showing it.
 
     Raises:
-        SMTPUsageError: There is no terminal.
+        SMTPUsageError: There is no terminal, or no answer.
+        SMTPConfigurationError: The answer is not UTF-8.
     """
     import getpass
     import warnings
@@ -3694,6 +3726,8 @@ def ask_secret(prompt: str) -> str:
     except EOFError:
         print(file=sys.stderr)
         raise SMTPUsageError('no password was given.') from None
+    except UnicodeDecodeError:
+        raise SMTPConfigurationError('the password is not UTF-8.') from None
     except (getpass.GetPassWarning, OSError):
         raise SMTPUsageError(
             'there is no terminal to ask for the password on.',
@@ -4148,8 +4182,11 @@ def verdict_on(error: BaseException) -> tuple[str, int]:
         return 'Not sent: interrupted.', (error.args or [EXIT_INTERRUPTED])[0]
     if isinstance(error, OSError):
         return f'Not sent: {error}', EXIT_TRY_LATER
-    return (f'Not sent: a fault of smtp.py itself, please report it: '
-            f'{error!r}', EXIT_BUG)
+    # Not the text of a UnicodeError, which quotes all that it could not read.
+    told = type(error).__name__ if isinstance(error, UnicodeError) \
+        else repr(error)
+    return (f'Not sent: a fault of smtp.py itself, please report it: {told}',
+            EXIT_BUG)
 
 
 def report(error: BaseException, options: argparse.Namespace,
@@ -4165,6 +4202,13 @@ def report(error: BaseException, options: argparse.Namespace,
     if isinstance(error, OSError):
         abandon(sys.stdout)             # it may be full, or nobody reads it
     return exit_code
+
+
+def unknown_behind(error: BaseException | None) -> SMTPDeliveryUnknown | None:
+    """Find the error that an interrupt came on top of, if it is that one."""
+    while error and not isinstance(error, SMTPDeliveryUnknown):
+        error = error.__context__
+    return cast('SMTPDeliveryUnknown | None', error)
 
 
 Result = TypeVar('Result')
@@ -4201,7 +4245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             failure = error
             time.sleep(0)       # a signal that came with it is raised here
     except KeyboardInterrupt as error:
-        failure = error
+        failure = failure or unknown_behind(error) or error
     if options.diagram:
         write_diagram(options.diagram, transcript)
     if isinstance(failure, KeyboardInterrupt) and is_terminal(sys.stderr):
