@@ -1,0 +1,202 @@
+"""Faults that were found by attacking smtp.py, and must not come back.
+
+What can be told as a dialogue is in dialogues/; this is the rest.
+"""
+
+import datetime
+import io
+import os
+import pathlib
+import socket
+import ssl
+import threading
+import time
+from typing import Any, Callable
+
+import pytest
+import scripted
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+import smtp
+
+Run = Callable[..., Any]
+LETTER = ('--from', 'alice@example.com', '--to', 'bob@example.org',
+          '--subject', 'Greetings', '--body', 'Hello!')
+OPENING = """\
+S: 220 mail.example.com ESMTP
+C: EHLO <name>
+S: 250-mail.example.com
+S: 250 STARTTLS
+C: STARTTLS
+S: 220 Go ahead
+-- TLS begins
+C: EHLO <name>
+S: 250-mail.example.com
+"""
+
+
+@pytest.mark.parametrize('auth', ['login', 'plain', 'xoauth2'])
+def test_a_user_name_that_is_no_text_tells_no_password(auth: str) -> None:
+    """The error quoted all that it could not write, the password too."""
+    with pytest.raises(smtp.SMTPConfigurationError) as caught:
+        smtp.smtp_send('hunter-2', {'From': 'a@example.com',
+                                    'To': 'b@example.org'}, 'Hello!',
+                       server='127.0.0.1', port=1, auth=auth,
+                       user=os.fsdecode(b'al\xffice'))
+    assert 'hunter' not in str(caught.value)
+
+
+def test_a_fault_in_reading_letters_is_not_quoted() -> None:
+    """Whatever could not be read may be a secret."""
+    error = UnicodeDecodeError('utf-8', b'hunter-2\xff', 8, 9, 'bad')
+    verdict, code = smtp.verdict_on(error)
+    assert code == 70
+    assert 'hunter' not in verdict
+
+
+def test_a_reply_before_the_typed_dot_is_not_the_verdict(
+        run_smtp: Run, server_context: ssl.SSLContext) -> None:
+    """A 250 that comes with the 354 says nothing about the message."""
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock, sock.makefile('rb') as lines:
+                sock.sendall(b'220 hello\r\n')
+                for reply in (b'250 ok', b'250 ok',
+                              b'354 go\r\n250 2.0.0 queued as FAKE'):
+                    lines.readline()
+                    sock.sendall(reply + b'\r\n')
+                lines.read()
+        server = threading.Thread(target=serve)
+        server.start()
+        done = run_smtp(
+            '--server', 'localhost', '-4', '--port',
+            str(listener.getsockname()[1]), '--talk', '--tls', 'none',
+            input='MAIL FROM:<a@example.com>\nRCPT TO:<b@example.org>\nDATA\n'
+            'Subject: x\n\nHello\n.\nQUIT\n')
+        server.join()
+    assert 'Sent to' not in done.stdout
+    assert done.returncode == 76
+
+
+@pytest.mark.parametrize('typed', [
+    ' AUTH PLAIN AGEAaHVudGVyLTI=', 'AUTH  PLAIN AGEAaHVudGVyLTI=',
+    '!AUTH\tPLAIN AGEAaHVudGVyLTI='])
+def test_no_login_in_clear_however_it_is_typed(
+        typed: str, run_smtp: Run, server_context: ssl.SSLContext) -> None:
+    """White space does not open the way for a password without TLS."""
+    session = scripted.parse('S: 220 mail.example.com ESMTP\n'
+                             'C: QUIT\nS: 221 Bye\n')
+    with scripted.playing(session, server_context) as player:
+        done = run_smtp('--server', 'localhost', '-4', '--port',
+                        str(player.port), '--talk', '--tls', 'none',
+                        input=f'{typed}\nQUIT\n')
+    assert not player.mismatch, player.difference()
+    assert 'AGEAaHVudGVyLTI=' not in done.stderr
+
+
+def test_bdat_is_not_for_typing(run_smtp: Run,
+                                server_context: ssl.SSLContext) -> None:
+    """A message that is sent in that way would go unnoticed."""
+    session = scripted.parse('S: 220 mail.example.com ESMTP\n'
+                             'C: QUIT\nS: 221 Bye\n')
+    with scripted.playing(session, server_context) as player:
+        done = run_smtp('--server', 'localhost', '-4', '--port',
+                        str(player.port), '--talk', '--tls', 'none',
+                        input='BDAT 0 LAST\nQUIT\n')
+    assert not player.mismatch, player.difference()
+    assert 'BDAT' in done.stderr
+
+
+def test_a_certificate_for_a_directory_name(
+        authority: trustme.CA, tmp_path: pathlib.Path, run_main: Run,
+        ca_file: str) -> None:
+    """Names of other kinds in a certificate are no reason to fail."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer_key = serialization.load_pem_private_key(
+        authority.private_key_pem.bytes(), None)
+    issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, 'x')])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder().subject_name(name)
+        .issuer_name(issuer.subject).public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(1))
+        .not_valid_after(now + datetime.timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([
+            x509.DNSName('localhost'), x509.DirectoryName(name)]), False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(
+            issuer_key.public_key()), False)  # type: ignore[arg-type]
+        .sign(issuer_key, hashes.SHA256()))  # type: ignore[arg-type]
+    path = tmp_path / 'server.pem'
+    path.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(serialization.Encoding.PEM,
+                            serialization.PrivateFormat.PKCS8,
+                            serialization.NoEncryption()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(str(path))
+    session = scripted.parse(OPENING + 'S: 250 HELP\nC: QUIT\nS: 221 Bye\n')
+    with scripted.playing(session, context) as player:
+        done = run_main('--server', 'localhost', '-4', '--port',
+                        str(player.port), '--ca-file', ca_file, '-v', *LETTER,
+                        password='hunter-2')
+    assert done.returncode == 69, done.stderr       # no AUTH: that far it came
+    assert 'certificate for localhost, issued by' in done.stderr
+
+
+def test_a_refusal_in_the_body_is_heard_though_nobody_reads_on(
+        run_main: Run, tmp_path: pathlib.Path) -> None:
+    """552 and silence: too large, and not "try again later"."""
+    large = tmp_path / 'large.bin'
+    large.write_bytes(bytes(20_000_000))
+    ended = threading.Event()
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock, sock.makefile('rb') as lines:
+                sock.sendall(b'220 hello\r\n')
+                for reply in b'250 hello', b'250 ok', b'250 ok', b'354 go':
+                    lines.readline()
+                    sock.sendall(reply + b'\r\n')
+                sock.recv(1000)
+                sock.sendall(b'552 5.3.4 too big\r\n')
+                ended.wait(30)
+        server = threading.Thread(target=serve)
+        server.start()
+        done = run_main(
+            '--server', 'localhost', '-4', '--port',
+            str(listener.getsockname()[1]), '--tls', 'none', '--timeout', '20',
+            *LETTER, '--attach', str(large))
+        ended.set()
+        server.join()
+    assert done.returncode == 65, done.stderr
+    assert '552 5.3.4 too big' in done.stderr
+
+
+@pytest.mark.parametrize('seconds', ['4294968', '1e9', 'inf', 'nan', '0'])
+def test_a_timeout_that_the_system_cannot_count(seconds: str, run_main: Run
+                                                ) -> None:
+    """It would begin again at nought, and end a wait at once."""
+    done = run_main('--timeout', seconds, *LETTER)
+    assert done.returncode == 64
+    assert '--timeout' in done.stderr
+
+
+@pytest.mark.parametrize('header', [
+    'To: ' + 'a' * 500_000, 'To: b@example.org\n' + 'X: y\n z\n' * 100_000,
+    'X-A: b\n' + ' c\n' * 500_000, 'Bcc: b@example.org\n' * 50_000],
+    ids=['one word', 'short fields', 'a folded field', 'many Bcc'])
+def test_a_large_header_is_read_in_linear_time(header: str) -> None:
+    """Seconds for a megabyte, not hours (the bound is generous)."""
+    message = f'From: a@example.com\n{header}\n\nHello\n'
+    began = time.process_time()
+    try:
+        smtp.read_message(io.BytesIO(message.encode()), 'x.eml')  # no file
+    except (smtp.SMTPMessageError, io.UnsupportedOperation):
+        pass            # what comes of it is another test's business
+    assert time.process_time() - began < 10
