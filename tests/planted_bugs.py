@@ -102,7 +102,8 @@ BUGS = [Bug(*words) for words in (
      'test_secrets', "environ.pop('SMTP_PASSWORD'",
      "environ.get('SMTP_PASSWORD'"),
     ('what the server echoes is not masked', 'test_dialogues',
-     'text = text.replace(secret, MASK)', 'pass'),
+     'text = re.sub(re.escape(secret), MASK, text, flags=re.IGNORECASE)',
+     'pass'),
     ('control characters are printed as they are', 'test_dialogues',
      'character if character.isprintable()', 'character if True'),
 
