@@ -1,8 +1,8 @@
 """Fixtures that every test may ask for: certificates, and smtp.py as a process.
 
-Nothing here listens on a port: each kind of server lives in a module of its
-own (`scripted`, `hostile`, `practice`, ...), and takes its certificate from
-the authority below, which exists in memory for one run of the tests.
+Each kind of server lives in a module of its own (`scripted`, `hostile`,
+`practice`, ...), and most take their certificate from the authority below,
+which exists in memory for one run of the tests.
 """
 
 import os
@@ -10,7 +10,7 @@ import pathlib
 import ssl
 import subprocess
 import sys
-from typing import Any, Callable, Dict, Optional, Union
+from typing import Any, Callable, Dict, Iterator, Optional, Union
 
 import pytest
 import trustme
@@ -24,6 +24,8 @@ PROGRAM = ROOT / 'smtp.py'
 for folder in (TESTS, ROOT):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+
+import posting  # noqa: E402 (it imports smtp)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -135,3 +137,18 @@ def run_smtp(
             done.stdout.decode('utf-8', 'backslashreplace'),
             done.stderr.decode('utf-8', 'backslashreplace'))
     return run
+
+
+@pytest.fixture(scope='module')
+def running() -> Iterator[posting.Post]:
+    """A practice server for all the tests of a module."""
+    with posting.opened() as post:
+        yield post
+
+
+@pytest.fixture
+def post(running: posting.Post) -> Iterator[posting.Post]:
+    """The server, with nothing in it, and willing."""
+    running.accept()
+    yield running
+    running.accept()

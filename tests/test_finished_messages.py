@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import zlib
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import practice
 import pytest
@@ -31,7 +31,6 @@ from posting import (
     PROGRAM,
     Post,
     call,
-    opened,
 )
 
 MESSAGES = pathlib.Path(__file__).parent / 'messages'
@@ -67,21 +66,6 @@ BLIND = re.compile(rb'(?i)(resent-)?bcc[ \t]*:')
 HEADER = (b'From: alice@example.com\r\nTo: bob@example.org\r\n'
           b'Date: Mon, 23 Nov 2026 12:00:00 +0100\r\n'
           b'Message-ID: <1@example.com>\r\n')
-
-
-@pytest.fixture(scope='module')
-def running() -> Iterator[Post]:
-    """A practice server for all the tests here."""
-    with opened() as post:
-        yield post
-
-
-@pytest.fixture
-def post(running: Post) -> Iterator[Post]:
-    """The server, with nothing in it, and willing."""
-    running.accept()
-    yield running
-    running.accept()
 
 
 @pytest.fixture

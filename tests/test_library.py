@@ -16,7 +16,7 @@ import sys
 import textwrap
 import threading
 import time
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import practice
 import pytest
@@ -30,7 +30,6 @@ from posting import (
     TOKEN,
     Post,
     call,
-    opened,
 )
 
 import smtp
@@ -39,21 +38,6 @@ INFO: Dict[str, Any] = {'From': f'Alice Ünal <{ALICE}>', 'To': [BOB],
                         'Subject': 'Grüße'}
 TEXT = 'Grüße,\n\n.\nlunch?\n'
 HTML = '<p>Grüße,</p>\n<p>.</p>\n.\n<p><b>lunch</b>?</p>\n'
-
-
-@pytest.fixture(scope='module')
-def running() -> Iterator[Post]:
-    """A practice server for all the tests here."""
-    with opened() as post:
-        yield post
-
-
-@pytest.fixture
-def post(running: Post) -> Iterator[Post]:
-    """The server, with nothing in it, and willing."""
-    running.accept()
-    yield running
-    running.accept()
 
 
 def text_of(part: Any) -> str:

@@ -38,7 +38,6 @@ from posting import (
     Done,
     Post,
     call,
-    opened,
 )
 
 import smtp
@@ -48,21 +47,6 @@ MAIL = ['--from', ALICE, '--to', BOB, '--subject', 'Hello', '--body', 'Hello']
 EVIL = ''.join(map(chr, [*range(32), *range(127, 160), 0x61c, 0x200b, 0x200e,
                          0x200f, *range(0x2028, 0x202f),
                          *range(0x2066, 0x206a), 0xfeff]))
-
-
-@pytest.fixture(scope='module')
-def running() -> Iterator[Post]:
-    """A practice server for all the tests here."""
-    with opened() as post:
-        yield post
-
-
-@pytest.fixture
-def post(running: Post) -> Iterator[Post]:
-    """The server, with nothing in it, and willing."""
-    running.accept()
-    yield running
-    running.accept()
 
 
 def send(post: Post, *options: str, **env: str) -> Done:

@@ -34,7 +34,6 @@ from posting import (
     Done,
     Post,
     call,
-    opened,
 )
 
 fcntl = pytest.importorskip('fcntl')        # Windows has none of these
@@ -50,21 +49,6 @@ FINISHED = (
     b'Date: Mon, 23 Nov 2026 12:00:00 +0100\r\nMessage-ID: <1@example.com>\r\n'
     b'\r\nGr\xfc\xdfe,\r\n.\r\nthe last line\r\n')
 PEOPLE = [BOB, CAROL, HIDDEN, 'desk@example.net']
-
-
-@pytest.fixture(scope='module')
-def running() -> Iterator[Post]:
-    """A practice server for all the tests here."""
-    with opened() as post:
-        yield post
-
-
-@pytest.fixture
-def post(running: Post) -> Iterator[Post]:
-    """The server, with nothing in it, and willing."""
-    running.accept()
-    yield running
-    running.accept()
 
 
 @pytest.fixture
