@@ -334,8 +334,8 @@ def test_end_of_input_within_the_login(
             person.types('alice@example.com', at='Username: ?')
             person.sees('Password: ?')
             assert person.child.waitnoecho(PATIENCE)
-        else:
-            person.sees('Username: ?')
+        else:       # the prompt, not the meaning that stands beside the 334
+            person.sees(r'\nUsername: ?')
         person.child.sendeof()
         person.sees('S: 501|smtp.py: ')
         if 'smtp.py: ' not in person.seen:
