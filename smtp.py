@@ -3354,21 +3354,22 @@ def type_message(connection: Connection, read_line: Prompt,
     connection.transcript.note(
         'Every line goes as you type it: to double a dot that begins a line '
         'is your part here. A line with only a dot ends the message.')
-    while True:
-        try:
-            line = read_line('C: ')
-        except EOFError:
-            connection.close()      # without the final dot nothing is sent
-            raise SMTPStopped('your input ended before the dot.') from None
-        if re.search('[\r\n\0]', line):
-            connection.transcript.note('Not sent: a line holds no CR or NUL.')
-            continue
-        if line == '.':
-            connection.refuse_unasked()
-            return send_final_dot(connection, ['.'], recipients, '')
-        connection.transcript.client(line)
-        connection.send_octets((line + CRLF).encode(
-            'utf-8', 'surrogateescape'))
+    try:
+        for line in iter(functools.partial(read_line, 'C: '), '.'):
+            if re.search('[\r\n\0]', line):
+                connection.transcript.note('Not sent: it has a CR or NUL.')
+                continue
+            connection.transcript.client(line)
+            connection.send_octets((line + CRLF).encode(
+                'utf-8', 'surrogateescape'))
+        connection.refuse_unasked()
+    except EOFError:
+        connection.close()      # without the final dot nothing is sent
+        raise SMTPStopped('your input ended before the dot.') from None
+    except SMTPException:
+        connection.close()
+        raise
+    return send_final_dot(connection, ['.'], recipients, '')
 
 
 def why_not(connection: Connection, line: str) -> str:
@@ -3923,7 +3924,7 @@ def create_file(folder: str, name: str, ending: str) -> tuple[int, str]:
     Raises:
         OSError: That was not possible.
     """
-    path, number = '', 2
+    number = 2
     while True:
         path = os.path.normpath(os.path.join(folder, f'{name}.{ending}'))
         try:
@@ -4095,7 +4096,7 @@ def keep_draft(options: argparse.Namespace, draft: Draft,
     return ('\nYour text could not be kept in a file. Here it is:\n' + text)
 
 
-def run_talk(options: argparse.Namespace, transcript: Transcript) -> Receipt:
+def run_talk(options: argparse.Namespace, transcript: Transcript) -> None:
     """Open a connection for the user to talk on."""
     transcript.echo = not is_terminal(sys.stdin)
     context = tls_context(options.ca_file)
@@ -4104,13 +4105,12 @@ def run_talk(options: argparse.Namespace, transcript: Transcript) -> Receipt:
     with Connection(sock, transcript, options.timeout) as connection:
         if options.tls == 'implicit':
             connection.encrypt(context, options.server)
-        return talk(connection, context, options.server, ask_command,
-                    ask_secret)
+        talk(connection, context, options.server, ask_command, ask_secret)
 
 
 def run(options: argparse.Namespace, draft: Draft, transcript: Transcript,
-        password: str, token: str) -> Receipt | None:
-    """Do what the options ask for.
+        password: str, token: str) -> None:
+    """Do what the options ask for; the transcript has the receipt then.
 
     Args:
         options: From the command line.
@@ -4118,15 +4118,13 @@ def run(options: argparse.Namespace, draft: Draft, transcript: Transcript,
         transcript: Shows the session.
         password: From the environment, or ''.
         token: From the environment, or ''.
-
-    Returns:
-        The receipt; None if nothing was to be sent.
     """
     if options.timezones:
         print_all_timezones()
-        return None
+        return
     if options.talk:
-        return run_talk(options, transcript)
+        run_talk(options, transcript)
+        return
     piped = None
     if options.message == '-':
         message = open_message(options, draft)
@@ -4147,9 +4145,9 @@ def run(options: argparse.Namespace, draft: Draft, transcript: Transcript,
         for chunk in message.chunks():
             sys.stdout.buffer.write(chunk)
         sys.stdout.flush()
-        return None
+        return
     session = {name: getattr(options, name) for name in SESSION_OPTIONS}
-    return deliver(message, secret, transcript=transcript, **session)
+    deliver(message, secret, transcript=transcript, **session)
 
 
 def make_transcript(options: argparse.Namespace) -> Transcript:

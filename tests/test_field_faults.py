@@ -200,3 +200,29 @@ def test_a_large_header_is_read_in_linear_time(header: str) -> None:
     except (smtp.SMTPMessageError, io.UnsupportedOperation):
         pass            # what comes of it is another test's business
     assert time.process_time() - began < 10
+
+
+def test_a_refusal_before_the_typed_dot_ends_the_connection(
+        run_smtp: Run) -> None:
+    """A dot that is typed later must not complete what was refused."""
+    heard = []
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock, sock.makefile('rb') as lines:
+                sock.sendall(b'220 hello\r\n')
+                for reply in (b'250 ok', b'250 ok',
+                              b'354 go\r\n552 5.3.4 too big'):
+                    lines.readline()
+                    sock.sendall(reply + b'\r\n')
+                heard.append(lines.read())
+        server = threading.Thread(target=serve)
+        server.start()
+        done = run_smtp(
+            '--server', 'localhost', '-4', '--port',
+            str(listener.getsockname()[1]), '--talk', '--tls', 'none',
+            input='MAIL FROM:<a@example.com>\nRCPT TO:<b@example.org>\nDATA\n'
+            'Hello\n.\n.\nQUIT\n')
+        server.join()
+    assert heard == [b'Hello\r\n']
+    assert 'smtp.py: Not sent: ' in done.stderr
