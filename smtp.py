@@ -25,11 +25,11 @@ the function below that does it.
     S: 250-PIPELINING
     S: 250 AUTH LOGIN XOAUTH2
     C: AUTH LOGIN YWxpY2VAZXhhbXBsZS5jb20=                  log_in
-    S: 334 UGFzc3dvcmQ6
+    S: 334 UGFzc3dvcmQ6            ("Password:", in base64)
     C: ********                    (the password, in base64)
     S: 235 2.7.0 Authentication successful
     C: MAIL FROM:<alice@example.com> SIZE=431               send_envelope
-    C: RCPT TO:<bob@example.org>
+    C: RCPT TO:<bob@example.org>   (these three go out together)
     C: DATA
     S: 250 2.1.0 Sender OK
     S: 250 2.1.5 Recipient OK
@@ -39,18 +39,20 @@ the function below that does it.
     C: Subject: Lunch
     C: Date: Mon, 23 Nov 2026 12:00:00 +0100
     C: (the other header fields, an empty line, the text)
-    C: .
+    C: .                           (and these two)
     C: QUIT
     S: 250 2.0.0 OK, queued                                 this decides: sent
     S: 221 2.0.0 Service closing transmission channel       say_goodbye
 
-Contents; every name is defined above the place where it is used:
+The same story as code is deliver(), in section 12: twenty lines that call the
+functions on the right. Every name is defined above the place where it is
+used, so it comes after the things that it is made of. Contents:
 
      1  Constants          ports, reply codes, limits, exit codes
      2  Replies            what the server says
-     3  Errors             what can go wrong, and whose turn it is then
+     3  Verdicts           sent, or an error that says whose turn it is
      4  The transcript     what the user sees of the session
-     5  The connection     lines and replies over a socket, TLS
+     5  The connection     lines and replies over a socket
      6  Opening            greeting, EHLO, STARTTLS, EHLO again
      7  Who we are         AUTH LOGIN, AUTH PLAIN, AUTH XOAUTH2
      8  One mail           envelope, message, goodbye
@@ -58,16 +60,19 @@ Contents; every name is defined above the place where it is used:
     10  Parts              text, attachments
     11  The message        header fields and parts put together
     12  smtp_send          the whole story
-    13  Typing by hand     a session whose commands come from the keyboard
-    14  The command line   prompts, options, verdict, main
+    13  The user           questions and answers at a keyboard
+    14  The lab            a session that is explained, drawn, typed by hand
+    15  The command line   options, verdict, main
 
 The words used here, each for one thing only: a *command* is a line that the
 client sends; a *reply* is the server's answer, and begins with a *reply code*
 of three digits; an *extension* is something that the server offers in its
 reply to EHLO; the *envelope* (MAIL and RCPT) says where the *message* goes;
 the message is *header fields*, an empty line, and a *body* of one or more
-*parts*; a *mechanism* is a way to log in; the *transcript* is what is shown of
-a session.
+*parts*; the *final dot* is the line that ends it; a *mechanism* is a way to
+log in, in which the server poses *challenges* and the client gives
+*responses*; the *transcript* is what is shown of a session; an *octet* is
+eight bits.
 
 To read on: RFC 5321 (SMTP), 5322 (messages), 3207 (STARTTLS), 4954 (AUTH),
 2920 (PIPELINING), 1870 (SIZE), 6152 (8BITMIME), 6531 (SMTPUTF8), 3463
@@ -99,7 +104,17 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, NamedTuple, NoReturn, TextIO, TypeVar, cast
+from typing import (
+    Any,
+    AnyStr,
+    BinaryIO,
+    NamedTuple,
+    NoReturn,
+    Protocol,
+    TextIO,
+    TypeVar,
+    cast,
+)
 
 # ---------------------------------------------------------------------------
 # 1  Constants
@@ -119,8 +134,6 @@ SMTP_DOMAINNAME = ''        # our name in EHLO; empty: the name of this host
 
 CRLF = '\r\n'               # ends every line: carriage return, line feed
 MASK = '********'           # is shown where a secret was
-GREETING = 'the connection'     # what the server's first reply answers
-FINAL_DOT = 'the final dot'     # what the one that decides answers
 
 # Reply codes, in the words of RFC 5321 section 4.2.3 and RFC 4954
 SERVICE_READY = 220
@@ -151,14 +164,11 @@ BASE64_LINE = 76            # RFC 2045 6.8: 76 characters carry 57 octets
 BASE64_LINES = 840          # lines of an attachment sent at once: a BLOCK
 BLOCK = 64 * 1024           # octets of the message that share one deadline
 
-# Commands sent before their replies are read. RFC 2920 sets no limit, but if
-# the replies filled all buffers on their way to us while our commands filled
-# those to the server, both sides would wait for each other for ever.
-MAX_GROUP = 100
+MAX_GROUP = 100             # commands sent before their replies are read
 
 # Times in seconds
 REPLY_TIMEOUT = 60.0            # RFC 5321 says 300; but a person waits here
-FINAL_REPLY_TIMEOUT = 600.0     # RFC 5321 4.5.3.2.6
+FINAL_REPLY_TIMEOUT = 600.0     # RFC 5321 4.5.3.2.6: after the final dot
 NEXT_ADDRESS_TIMEOUT = 10.0     # for an address while there are others to try
 QUIT_TIMEOUT = 5.0
 MAX_TIMEOUT = 86400             # a day; the system counts in milliseconds
@@ -225,10 +235,9 @@ class Reply(NamedTuple):
 
     def __str__(self) -> str:
         """Return the reply in the form in which it came, line by line."""
-        last = len(self.lines) - 1
-        return '\n'.join(
-            f'{self.code}{" " if number == last else "-"}{line}'.rstrip()
-            for number, line in enumerate(self.lines))
+        *first, last = self.lines
+        return '\n'.join([*(f'{self.code}-{line}'.rstrip() for line in first),
+                          f'{self.code} {last}'.rstrip()])
 
 
 def escape(text: str) -> str:
@@ -242,6 +251,26 @@ def escape(text: str) -> str:
         character if character.isprintable()
         else character.encode('unicode_escape').decode('ascii')
         for character in text)
+
+
+# ---------------------------------------------------------------------------
+# 3  Verdicts
+#
+# What can be said of a message in the end is one of three things. It was
+# sent: there is a receipt. It was not sent: there is an error, whose class
+# answers the question "what can I do now?". Or nobody can know, since the
+# final dot was on its way and no valid answer to it came: that is
+# SMTPDeliveryUnknown, and nothing else is. The names of the errors are those
+# of smtplib, which says "response" where the RFCs, and the rest of this file,
+# say "reply".
+#
+# What people really meet, refusals of servers and faults of TLS, is explained
+# from tables. They can be skipped at a first reading.
+# ---------------------------------------------------------------------------
+
+MAX_SHOWN_REPLY = 160       # characters; the transcript has the rest
+ERROR_LINE = 79
+FINAL_DOT = 'the final dot'     # stands for the dot where commands are named
 
 
 class Receipt(NamedTuple):
@@ -268,22 +297,7 @@ class Receipt(NamedTuple):
         return escape(verdict)
 
 
-# ---------------------------------------------------------------------------
-# 3  Errors
-#
-# Whoever sends a mail asks two things of an error: was it sent, and what can
-# I do now? So there is one class for each answer to the second question, and
-# exactly one of them, SMTPDeliveryUnknown, means that nobody can answer the
-# first: the final dot was on its way, and no valid answer to it came. With all
-# others the message was surely not sent. A refusal is explained from a table
-# of replies that people really meet.
-# ---------------------------------------------------------------------------
-
-MAX_SHOWN_REPLY = 160       # characters; the transcript has the rest
-ERROR_LINE = 79
-
-
-def first_sentence(text: str) -> str:
+def shorten(text: str) -> str:
     """Cut a long diagnosis at the end of a sentence, and say that it was."""
     if len(text) <= MAX_SHOWN_REPLY:
         return text
@@ -307,7 +321,6 @@ class SMTPException(Exception):
 
     exit_code = EXIT_BUG
     may_have_been_sent = False
-    quotes_reply = True
     advice = ''
 
     def __init__(self, problem: str, *, details: Sequence[str] = (),
@@ -320,20 +333,23 @@ class SMTPException(Exception):
         self.command = command
         self.reply = reply
         self.advice = advice or self.advice
-        if exit_code is not None:
-            self.exit_code = exit_code
+        self.exit_code = exit_code or self.exit_code
+
+    def quoted(self) -> Iterator[str]:
+        """Yield what the server said, line by line."""
+        if self.reply:
+            for line in shorten(str(self.reply)).split('\n'):
+                yield f'S: {line}'
 
     def __str__(self) -> str:
         """Return the problem, the server's reply, and the advice."""
         import textwrap
-        said = str(self.reply or '') if self.quotes_reply else ''
-        lines = [self.problem, *(f'  {line}' for line in self.details),
-                 *(f'  S: {line}' for line in first_sentence(said).split('\n')
-                   if line)]
+        lines = [self.problem]
+        lines += [f'  {line}' for line in (*self.details, *self.quoted())]
         for paragraph in self.advice.split('\n'):
             lines += textwrap.wrap(paragraph, ERROR_LINE,
                                    break_on_hyphens=False)
-        return '\n'.join(escape(line) for line in lines)
+        return '\n'.join(map(escape, lines))
 
 
 class SMTPUsageError(SMTPException):
@@ -365,8 +381,8 @@ class SMTPServerDisconnected(SMTPException):
     """The connection was lost, or the server fell silent: try again later."""
 
     exit_code = EXIT_TRY_LATER
-    advice = ('The message was not completed, so nobody got it, and it is safe '
-              'to try again.')
+    advice = ('The message was not completed, so nobody got it, and it is '
+              'safe to try again.')
 
 
 class SMTPProtocolError(SMTPException):
@@ -381,30 +397,6 @@ class SMTPNotSupportedError(SMTPException):
     """The server does not offer what is needed: use another way or server."""
 
     exit_code = EXIT_UNAVAILABLE
-
-
-class SMTPResponseException(SMTPException):
-    """The server understood and refused: its reply says why."""
-
-    exit_code = EXIT_UNAVAILABLE
-
-
-class SMTPAuthenticationError(SMTPResponseException):
-    """The login was refused: check user name, password and settings."""
-
-    exit_code = EXIT_NO_PERMISSION
-
-
-class SMTPRecipientsRefused(SMTPResponseException):
-    """A recipient was refused, so the message went to nobody.
-
-    Attributes:
-        refused: The Reply to each address that was refused.
-    """
-
-    exit_code = EXIT_NO_RECIPIENT
-    quotes_reply = False        # its details quote them all
-    refused: Mapping[str, Reply] = {}
 
 
 class SMTPStopped(SMTPException):
@@ -423,6 +415,7 @@ class SMTPDeliveryUnknown(SMTPException):
               'whether it has arrived.')
 
 
+# A refusal is answered with advice. To begin with, whose turn is it?
 YOU, ADMINISTRATOR, WAIT = (
     'Your turn', "Your administrator's turn", 'Wait')
 
@@ -458,7 +451,7 @@ ADVICE = (
      'right, authenticated SMTP may be off for the mailbox.'),
     (r'^504 5\.7\.4\b', YOU,
      'the server does not take this way of logging in: try another --auth.'),
-    (r'^5\d\d 5\.(7\.60|2\.252)\b|SendAsDenied', YOU,
+    (r'^5\d\d 5\.(7\.60|2\.252)\b|SendAsDenied|not owned by user', YOU,
      'this login may not send as that sender: put your own address into '
      '--from, or ask for the right "Send As".'),
     (r'^432 4\.3\.2\b', WAIT,
@@ -466,9 +459,9 @@ ADVICE = (
     (r'^421 4\.7\.66\b', ADMINISTRATOR,
      'the server wants TLS 1.2 or later. smtp.py has it, so something on the '
      'way, such as a proxy, has less.'),
-    (r'^50\d 5\.5\.[24]\b.*<- EHLO', YOU,
+    (r'^50\d 5\.5\.[24]\b.*<- EHLO|(?i:helo command rejected)', YOU,
      'the server does not like our name: give it one with --ehlo.'),
-    ('SubmissionQuotaExceeded', WAIT,
+    (r'SubmissionQuotaExceeded|^5\d\d 5\.1\.90|(?i:daily .*limit)', WAIT,
      'you have sent as much as your provider allows in a day.'),
     (rf'^5\d\d 5\.2\.2\b.*<- {FINAL_DOT}', YOU,
      'your own mailbox is full, where a copy of the message would be kept: '
@@ -477,14 +470,20 @@ ADVICE = (
     (r'^534 5\.7\.9\b|[Aa]pplication-specific password', YOU,
      'this account has two-step login: make an app password in its security '
      'settings, and use that as the password.'),
-    (r'^5\d\d 5\.1\.10?\b|(?i:user unknown|no such user)', YOU,
+    ('(?i)sender (address rejected|verif)', YOU,
+     'the server does not take this sender: look at --from.'),
+    (r'^5\d\d 5\.1\.10?\b|(?i:user unknown|no such user).*<- RCPT', YOU,
      'there is no such address: look for a typing error.'),
+    ('(?i)too many recipients', YOU, 'send to fewer people at a time.'),
+    (f'(?i)(spamhaus|block ?list|blacklist).*<- {FINAL_DOT}', YOU,
+     'something in the text, such as a link, is on a list of spam.'),
     ('(?i:spamhaus|block ?list|blacklist)', ADMINISTRATOR,
      'your network is on a list of senders of spam.'),
     (r'^5\d\d 5\.7\.5[47]\b|^530|(?i:relay(ing)? (access )?(denied|not permi)'
      r'|unable to relay)', YOU,
      'the server passes mail on only for people who log in: leave out --auth '
-     'none and --tls none, and use the port for submission, 587.'),
+     'none and --tls none, and use the port for submission, 587. If you did, '
+     'it is not the server for this sender.'),
     (r'^\d\d\d [45]\.2\.2\b.*<- RCPT|(?i:over quota|mailbox (is )?full)', WAIT,
      'the mailbox of the recipient is full. Tell them in another way.'),
     (r'^5\d\d 5\.(3\.4|2\.3)\b|^552(?! 5)', YOU,
@@ -494,6 +493,8 @@ ADVICE = (
      'the same again in a quarter of an hour.'),
     ('^535', YOU,
      'check the user name (-u, else the address of --from) and the password.'),
+    ('^334', YOU, 'the server wants more than user name and password: try '
+     'another --auth.'),
     ('^4', WAIT, 'the trouble is temporary: try again later.'),
     ('^5', YOU, 'the refusal is final: the same again will not help.'),
 )
@@ -506,7 +507,7 @@ def advise(command: str, reply: Reply) -> str:
                  if re.search(pattern, said)), '')
 
 
-def exit_code_of(reply: Reply, otherwise: int = EXIT_UNAVAILABLE) -> int:
+def choose_exit_code(reply: Reply, otherwise: int) -> int:
     """Choose the exit code that says what a refusal means for the sender.
 
     Args:
@@ -520,7 +521,62 @@ def exit_code_of(reply: Reply, otherwise: int = EXIT_UNAVAILABLE) -> int:
     return otherwise
 
 
-def refusal(command: str, reply: Reply) -> SMTPException:
+class SMTPResponseException(SMTPException):
+    """The server understood and refused: its reply says why."""
+
+    exit_code = EXIT_UNAVAILABLE
+    reply: Reply
+
+    def __init__(self, problem: str, command: str, reply: Reply,
+                 details: Sequence[str] = ()) -> None:
+        """Find advice for the reply, and the exit code."""
+        super().__init__(
+            problem, details=details, command=command, reply=reply,
+            advice=advise(command, reply),
+            exit_code=choose_exit_code(reply, self.exit_code))
+
+
+class SMTPSizeExceeded(SMTPResponseException):
+    """The server has no room for the message: make it smaller."""
+
+    exit_code = EXIT_BAD_MESSAGE
+
+
+class SMTPAuthenticationError(SMTPResponseException):
+    """The login was refused: check user name, password and settings."""
+
+    exit_code = EXIT_NO_PERMISSION
+
+
+class SMTPRecipientsRefused(SMTPResponseException):
+    """A recipient was refused, so the message went to nobody.
+
+    Attributes:
+        refused: The Reply to each address that was refused.
+    """
+
+    exit_code = EXIT_NO_RECIPIENT
+
+    def __init__(self, refused: Mapping[str, Reply]) -> None:
+        """Quote all replies; the gravest decides about the exit code."""
+        first, reply = next(iter(refused.items()))
+        super().__init__(
+            'the server refused these recipients, so the message went to '
+            'nobody:', f'RCPT TO:<{first}>', reply,
+            details=[f'{address}: {" ".join(str(answer).split())}'
+                     for address, answer in refused.items()])
+        self.refused = refused
+        gravity = [EXIT_TRY_LATER, EXIT_NO_PERMISSION, EXIT_NO_RECIPIENT]
+        self.exit_code = max(
+            (choose_exit_code(answer, EXIT_NO_RECIPIENT)
+             for answer in refused.values()), key=gravity.index)
+
+    def quoted(self) -> Iterator[str]:
+        """Yield nothing, since the details quote each reply."""
+        return iter(())
+
+
+def make_refusal(command: str, reply: Reply) -> SMTPException:
     """Make the error for a reply that was not hoped for.
 
     Args:
@@ -536,13 +592,74 @@ def refusal(command: str, reply: Reply) -> SMTPException:
             f'the server answered {command} with {reply.code}, which is no '
             'answer to it.', command=command, reply=reply)
     problem = f'the server refused {command}.' if reply.code >= 500 \
-        else f'the server cannot do {command} now.'
-    too_large = reply.code == EXCEEDED_STORAGE
-    return SMTPResponseException(
-        problem, command=command, reply=reply,
-        advice=advise(command, reply),
-        exit_code=exit_code_of(
-            reply, EXIT_BAD_MESSAGE if too_large else EXIT_UNAVAILABLE))
+        else f'the server refused {command} for now.'
+    kind = SMTPSizeExceeded if reply.code == EXCEEDED_STORAGE \
+        else SMTPResponseException
+    return kind(problem, command, reply)
+
+
+BAD_CERTIFICATE = {             # by the numbers of OpenSSL's X509_V_ERR_...
+    9: 'is not valid yet (or the clock of this computer is wrong)',
+    10: 'has expired (or the clock of this computer is wrong)',
+    18: 'is signed by nobody but itself',
+    19: 'is vouched for by an authority that this computer does not know',
+    20: 'is vouched for by an authority that this computer does not know',
+    21: 'comes without the certificates that would prove it',
+    62: 'is for another name',
+    64: 'is for another address',
+}
+OLD_TLS = (f'{ADMINISTRATOR}: the server has only old versions of TLS, which '
+           'are not safe: it must be updated.')
+TLS_ADVICE = {
+    'WRONG_VERSION_NUMBER': f'{YOU}: what the server sent is no TLS. Does '
+    '--tls fit the port? Usual are --tls starttls on 587, implicit on 465.',
+    'TLSV1_ALERT_PROTOCOL_VERSION': OLD_TLS,
+    'UNSUPPORTED_PROTOCOL': OLD_TLS,
+}
+
+
+def describe_certificate(certificate: Mapping[str, Any]) -> str:
+    """Say for whom a certificate is, who issued it, and until when it holds.
+
+    Args:
+        certificate: As from ssl.SSLSocket.getpeercert().
+    """
+    subject, issuer = (
+        dict(pair for pairs in certificate.get(field, ()) for pair in pairs)
+        for field in ('subject', 'issuer'))
+    names = [name for kind, name in certificate.get('subjectAltName', ())
+             if kind in ('DNS', 'IP Address')]
+    authority = [issuer[key] for key in ('organizationName', 'commonName')
+                 if key in issuer]
+    return (f'for {", ".join(names[:3]) or subject.get("commonName")}, issued '
+            f'by {", ".join(authority) or "nobody"}, valid until '
+            f'{certificate.get("notAfter")}')
+
+
+def tls_failure(sock: ssl.SSLSocket, error: ssl.SSLError) -> SMTPProtocolError:
+    """Make the error for TLS that failed, or a certificate that is no good.
+
+    Args:
+        sock: Knows the name of the server, and its certificate.
+        error: What the ssl module reports.
+    """
+    host = sock.server_hostname
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return SMTPProtocolError(
+            f'TLS with {host} failed: {error.reason or error}.',
+            command='TLS', advice=TLS_ADVICE.get(error.reason or '', ''))
+    # The ssl module shows a certificate only once it is trusted; the object
+    # beneath it, from Python 3.10 on, shows any.
+    inner = getattr(sock, '_sslobj', None)
+    chain: Any = getattr(inner, 'get_unverified_chain', tuple)() or ()
+    problem = BAD_CERTIFICATE.get(error.verify_code, 'cannot be trusted')
+    return SMTPProtocolError(
+        f'the certificate of {host} {problem}.', command='TLS',
+        details=[f'It is {describe_certificate(certificate.get_info())}.'
+                 for certificate in chain[:1]],
+        advice=f'{YOU}: check the name of the server. Somebody may be '
+        'listening in, as some antivirus programs do; nothing secret was '
+        'sent. An authority of your own goes in with --ca-file.')
 
 
 # ---------------------------------------------------------------------------
@@ -550,40 +667,16 @@ def refusal(command: str, reply: Reply) -> SMTPException:
 #
 # The transcript is the session as the user sees it, in the notation of the
 # RFCs: C: before what the client sends, S: before what the server answers.
-# The connection reports every line to it, with a mask in the place of each
-# secret. What looks like noise, because it is in base64, is shown with its
-# meaning beside it: base64 hides nothing. In a lab the transcript also explains
-# each stage, in the words of the docstring of the function that is about to do
-# it, and waits before each command until everybody has understood.
+# The connection reports every line to it, and it puts a mask in the place of
+# each secret. What looks like noise, because it is in base64, is shown with
+# its meaning beside it: base64 hides nothing.
+#
+# It is also told what is about to happen, and what a reply meant. Here that
+# leads to nothing, save that --quit-after can end the session; section 13 has
+# a transcript that explains, asks and draws.
 # ---------------------------------------------------------------------------
 
-# What the digits of a reply code mean: RFC 5321 section 4.2.1, and RFC 4954.
-FIRST_DIGIT = {'2': 'yes', '3': 'yes so far, go on', '4': 'not now', '5': 'no'}
-SECOND_DIGIT = {'0': 'syntax', '1': 'information', '2': 'the connection',
-                '3': 'the login', '5': 'the mail system'}
-
-# The middle of an enhanced status code: RFC 3463 section 3.
-SUBJECT = {'1': 'an address', '2': 'a mailbox', '3': 'the mail system',
-           '4': 'the network', '5': 'the protocol',
-           '6': 'the message itself', '7': 'security or policy'}
-
-# What an extension means. What the server lists: keywords and parameters.
-EXTENSION_WORDS = {
-    'SIZE': 'messages of {size} (RFC 1870)',
-    'PIPELINING': 'several commands may come before their replies (RFC 2920)',
-    'STARTTLS': 'the connection can be encrypted (RFC 3207)',
-    'AUTH': 'ways to log in (RFC 4954)',
-    '8BITMIME': 'bodies may have octets beyond ASCII (RFC 6152)',
-    'SMTPUTF8': 'addresses may have letters beyond ASCII (RFC 6531)',
-    'ENHANCEDSTATUSCODES': 'replies carry codes like 2.1.5 (RFC 2034)',
-    'DSN': 'a note of delivery can be asked for (RFC 3461)',
-    'CHUNKING': 'messages may come in counted pieces, BDAT (RFC 3030)',
-    'BINARYMIME': 'bodies may be any octets at all (RFC 3030)',
-    'HELP': 'the command HELP is known (RFC 5321)',
-    'VRFY': 'the command VRFY asks whether an address exists (RFC 5321)',
-    'ETRN': 'the command ETRN asks for mail that waits (RFC 1985)',
-}
-Extensions = Mapping[str, str]
+Extensions = Mapping[str, str]      # what a server offers: keyword, parameters
 
 # What is known after each stage at which --quit-after may end the session.
 REACHED = {'connect': 'the server is there', 'ehlo': 'the server answers',
@@ -593,8 +686,6 @@ REACHED = {'connect': 'the server is there', 'ehlo': 'the server answers',
 
 COLOURS = {'C:': '\x1b[36m', 'S:': '\x1b[33m', '--': '\x1b[2m'}
 NO_COLOUR = '\x1b[0m'
-MERMAID_ENTITIES = {ord(character): f'#{ord(character)};'
-                    for character in '#;<>{}"'}
 METER_FROM = 1_000_000          # octets; smaller messages need no meter
 METER_INTERVAL = 0.1            # seconds
 
@@ -612,15 +703,6 @@ def from_base64(text: str) -> str:
         return ''
 
 
-def size_in_words(limit: str) -> str:
-    """Say what the parameter of SIZE means."""
-    if not re.fullmatch('[0-9]{1,18}', limit) or int(limit) == 0:
-        return 'any size'
-    octets = int(limit)
-    return f'up to {octets / 2**20:.0f} MB' if octets >= 2**20 \
-        else f'up to {octets / 2**10:.0f} kB'
-
-
 def is_terminal(stream: TextIO | None) -> bool:
     """Tell whether a person sits at the other end of a stream."""
     return stream is not None and not stream.closed and stream.isatty()
@@ -634,66 +716,76 @@ def abandon(stream: TextIO | None) -> None:
 
 
 class Transcript:
-    """Show a session while it happens; the user may also stop it here.
+    """Show a session while it happens, and hide its secrets.
 
     Attributes:
         stream: Where the lines go, or None.
-        explain: Whether each stage is explained before it runs.
-        ask: Asks the user something, before each command; or None.
         quit_after: The stage after which to stop, or ''.
-        meter: Where to show how far the message has gone, or None.
-        echo: Whether lines of the client are shown; a user who types them
-            has them on the screen already.
+        meter: Where to show how far a long message has gone, or None.
         secrets: Texts that are shown nowhere, even if the server repeats them.
-        events: Pairs of mark and text, for a diagram.
-        receipt: Of the latest message that was sent, or None.
+        verdict: On the latest message whose final dot was sent: its Receipt,
+            or the SMTPDeliveryUnknown; None before.
+        one_by_one: Whether somebody wants to see question and answer, so that
+            nothing is pipelined.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, explain: bool = False,
-                 ask: Callable[[str], str] | None = None,
-                 quit_after: str = '', meter: TextIO | None = None) -> None:
+    one_by_one = False
+
+    def __init__(self, stream: TextIO | None = None, *, quit_after: str = '',
+                 meter: TextIO | None = None) -> None:
         """Begin a transcript on the stream."""
         self.stream = stream
-        self.explain = explain
-        self.ask = ask
         self.quit_after = quit_after
         self.meter = meter
-        self.echo = True
         self.secrets: list[str] = []
-        self.events: list[tuple[str, str]] = []
-        self.receipt: Receipt | None = None
+        self.verdict: Receipt | SMTPDeliveryUnknown | None = None
         plain = os.environ.get('NO_COLOR') or os.environ.get('TERM') == 'dumb'
         self._colours = COLOURS if is_terminal(stream) and not plain else {}
-        self._narration: list[str] = []
-        self._explained: set[tuple[int, str]] = set()
         self._challenged = False
         self._meter_begun = self._meter_due = 0.0
-
-    @property
-    def one_by_one(self) -> bool:
-        """Whether somebody watches who wants to see question and answer."""
-        return self.explain or self.ask is not None
 
     # Hiding
 
     def protect(self, secret: str) -> None:
-        """Show a secret nowhere, nor its base64 within that of more text."""
+        """Show a secret nowhere, nor its base64 within that of more text.
+
+        Base64 writes three octets as four letters of six bits. Behind one or
+        two other octets the same secret therefore looks different: 'key' is
+        'a2V5', but 'xkey' is 'eGtleQ=='. Of each of the three forms the
+        letters are taken that hold no bits of a neighbour.
+        """
         length = len(secret.encode())
-        self.secrets += filter(None, [secret, to_base64(secret)])
-        # Base64 writes three octets as four letters of six bits, so a secret
-        # within a longer text looks different after one or two more octets.
-        # Letters that hold bits of its neighbours as well are left out.
-        for shift in range(3):
-            encoded = to_base64('\0' * shift + secret)
-            inner = encoded[(shift * 8 + 5) // 6:(shift + length) * 8 // 6]
-            if len(inner) > 3:
-                self.secrets.append(inner)
+        # A server may repeat it in Latin-1, which is read as bad UTF-8.
+        latin_1 = secret.encode('latin-1', 'replace').decode(
+            'utf-8', 'backslashreplace')
+        self.secrets += filter(None, [secret, latin_1, to_base64(secret)])
+        for before in range(3):
+            encoded = to_base64('\0' * before + secret)
+            first, end = -(-before * 8 // 6), (before + length) * 8 // 6
+            if end - first > 3:
+                self.secrets.append(encoded[first:end])
+        self.secrets.sort(key=len, reverse=True)    # the whole before its part
 
     def hide(self, text: str) -> str:
         """Put the mask in the place of each secret."""
         for secret in self.secrets:
-            text = re.sub(re.escape(secret), MASK, text, flags=re.IGNORECASE)
+            pattern = re.escape(secret)
+            if len(secret) < 4:         # it is a part of too many words
+                pattern = rf'(?<!\w){pattern}(?!\w)'
+            text = re.sub(pattern, MASK, text, flags=re.IGNORECASE)
         return text
+
+    def hide_reply(self, lines: Sequence[str]) -> list[str]:
+        """Mask the lines of a reply, save their codes.
+
+        All of them are masked if a secret is spread over several.
+        """
+        masked = [line[:4] + self.hide(line[4:]) for line in lines]
+        for glue in '', ' ':
+            text = glue.join(line[4:] for line in masked)
+            if self.hide(text) != text:
+                return [line[:4] + MASK for line in lines]
+        return masked
 
     # Showing
 
@@ -719,112 +811,76 @@ class Transcript:
 
     def note(self, text: str) -> None:
         """Show what happens beside the lines of the wire, in short lines."""
-        text = self.hide(text)
-        self.events.append(('--', text))
         if self.stream:
             import textwrap
-            for line in textwrap.wrap(text, HEADER_LINE) or ['']:
+            for line in textwrap.wrap(self.hide(text), HEADER_LINE) or ['']:
                 self.write('--', line)
 
     def client(self, line: str) -> None:
-        """Show a line that the client sends, secrets masked."""
+        """Show a line that the client is about to send."""
+        line = self.hide(line)
         login = re.fullmatch('(AUTH LOGIN )?([A-Za-z0-9+/=]+)', line)
-        meaning = from_base64(login[2]) if login and (
-            login[1] or self._challenged) else ''
-        if self.echo:
-            self.write('C:', line, meaning)
+        self.write('C:', line, from_base64(login[2]) if login and (
+            login[1] or self._challenged) else '')
 
-    def sent(self, lines: Iterable[str]) -> None:
-        """Keep for the diagram what was shown, now that it is sent."""
-        self.events += [('C:', line) for line in lines]
-
-    def message(self, outline: Iterable[tuple[str, str]]) -> None:
-        """Show the message; its outline is made only if somebody looks."""
-        for mark, text in outline if self.stream else ():
-            self.write(mark, text)
-
-    def server(self, line: str, elapsed: float = 0) -> None:
-        """Show a line that the server sent.
+    def server(self, lines: Sequence[str], elapsed: float) -> None:
+        """Show a reply, as far as it came.
 
         Args:
-            line: The line, secrets masked.
-            elapsed: Seconds that the reply took, with its last line.
+            lines: Its lines, with the reply code.
+            elapsed: Seconds that it took.
         """
-        self.events.append(('S:', line))
-        self._challenged = line.startswith(f'{CHALLENGE} ')
-        self.write('S:', line, ', '.join(filter(None, [
-            from_base64(line[4:]) if self._challenged else '',
-            f'{elapsed * 1000:.0f} ms' if elapsed >= 0.001 else ''])))
+        for line in self.hide_reply(lines):
+            self._challenged = line.startswith(f'{CHALLENGE} ')
+            self.write('S:', line, ', '.join(filter(None, [
+                from_base64(line[4:]) if self._challenged else '',
+                f'{elapsed * 1000:.0f} ms' if elapsed >= 0.001
+                and line[3:4] != '-' else ''])))
 
-    # Explaining
+    def encrypted(self, how: str, certificate: str) -> None:
+        """Show that TLS has begun, and who proved a name."""
+        self.note(f'TLS begins: {how}')
+        self.note(f'certificate {certificate}')
 
-    def begin(self, function: Callable[..., Any]) -> None:
-        """Say what is about to happen: a docstring, up to its dialogue."""
-        if self.one_by_one:
-            import inspect
-            self._narration = re.split(
-                r'\n+(?:[CS]: |Args:)', inspect.getdoc(function) or '')[0].split(
-                    '\n\n')
-        if self.explain:
-            for paragraph in ['', *self._narration]:
-                self.note(paragraph)
-
-    def explain_reply(self, command: str, reply: Reply) -> None:
-        """Say what the digits of a reply mean, once for each code."""
-        if not self.explain:
+    def progress(self, done: int, total: int) -> None:
+        """Show how many octets of a long message the server has taken."""
+        now = time.monotonic()
+        if self.meter is None or total < METER_FROM:
             return
-        if command == FINAL_DOT and reply.code == COMPLETED:
-            self.note('From now on the server answers for the message (RFC '
-                      '5321 section 6.1).')
-        if (reply.code, reply.status) in self._explained:
-            return
-        self._explained.add((reply.code, reply.status))
-        first, second = list(str(reply.code))[:2]
-        told = (f'{reply.code}: {FIRST_DIGIT[first]}; it is about '
-                f'{SECOND_DIGIT.get(second, "something else")} (RFC 5321 '
-                'section 4.2.1).')
-        subject = SUBJECT.get(f'{reply.status}.'.split('.')[1])
-        if subject:
-            told += f' {reply.status}: about {subject} (RFC 3463).'
-        if reply.code == CHALLENGE:
-            told += ' It is in base64, which is no encryption.'
-        self.note(told)
+        self._meter_begun = self._meter_begun or now
+        text = ''                       # at the end nothing is left of it
+        if done < total:
+            rate = done / max(now - self._meter_begun, 0.001)
+            left = (total - done) / max(rate, 1)
+            text = (f'{done * 100 // total:3} %  {rate / 1e6:6.1f} MB/s  '
+                    f'{left:4.0f} s left')
+        if done == total or now >= self._meter_due:
+            self._meter_due = now + METER_INTERVAL
+            try:
+                print(f'\r{text}\x1b[K', end='', file=self.meter, flush=True)
+            except (OSError, ValueError):
+                self.meter = None
 
-    def explain_extensions(self, new: Extensions, old: Extensions) -> None:
-        """Say what the server offers, and what has changed since before."""
-        if not self.explain:
-            return
-        for keyword in [keyword for keyword in new if keyword not in old]:
-            words = EXTENSION_WORDS.get(keyword, 'not known to smtp.py')
-            size = size_in_words(new[keyword])
-            self.note(f'{keyword} {new[keyword]}'.rstrip()
-                      + f': {words.replace("{size}", size)}')
-        gone = [keyword for keyword in old if keyword not in new]
-        if gone:
-            self.note(f'No longer offered: {", ".join(gone)}. What was said '
-                      'before TLS is forgotten (RFC 3207 section 4.2).')
+    # Occasions
 
-    # Stopping
+    def begin(self, name: str, function: Callable[..., Any]) -> None:
+        """Hear which stage begins, and which function is about to do it."""
 
     def confirm(self) -> None:
-        """Let the user decide whether the command just shown is sent.
+        """Hear that the lines just shown are about to be sent.
 
         Raises:
-            SMTPStopped: The user wants to end here.
+            SMTPStopped: The user does not want that.
         """
-        while self.ask is not None:
-            try:
-                answer = self.ask('-- Enter: send it; ?: explain; q: quit ')
-            except EOFError:
-                answer = 'q'
-            if not answer:
-                return
-            if answer == '?':
-                for paragraph in self._narration:
-                    self.note(paragraph)
-            elif answer.lower() in ('q', 'quit'):
-                self.ask = None
-                raise SMTPStopped('you ended the session before this command.')
+
+    def sent(self, lines: Iterable[str]) -> None:
+        """Hear which lines were sent."""
+
+    def replied(self, command: str, reply: Reply) -> None:
+        """Hear what was answered to a command."""
+
+    def offered(self, extensions: Extensions) -> None:
+        """Hear what the server offers."""
 
     def reached(self, name: str) -> None:
         """Stop after a stage, if that was the user's wish.
@@ -835,40 +891,6 @@ class Transcript:
         if name == self.quit_after:
             raise SMTPStopped(f'{REACHED[name]}. The session went well up to '
                               f'{name}, and ended there as you wished.')
-
-    # Measuring and drawing
-
-    def progress(self, done: int, total: int) -> None:
-        """Show how many octets of a long message the server has taken."""
-        now = time.monotonic()
-        if self.meter is None or total < METER_FROM:
-            return
-        self._meter_begun = self._meter_begun or now
-        if done >= total:
-            print('\r\x1b[K', end='', file=self.meter, flush=True)
-        elif now >= self._meter_due:
-            self._meter_due = now + METER_INTERVAL
-            rate = done / max(now - self._meter_begun, 0.001)
-            left = (total - done) / max(rate, 1)
-            print(f'\r{done * 100 // total:3} %  {rate / 1e6:6.1f} MB/s  '
-                  f'{left:4.0f} s left\x1b[K', end='', file=self.meter,
-                  flush=True)
-
-    def diagram(self) -> str:
-        """Draw the session as a sequence diagram for Mermaid."""
-        drawn = ['sequenceDiagram', '    participant C as Client',
-                 '    participant S as Server']
-        encrypted = False
-        for mark, text in self.events:
-            text = escape(text).translate(MERMAID_ENTITIES)
-            if mark == '--' and text.startswith('TLS begins'):
-                encrypted = True
-                drawn += ['    rect rgb(225, 240, 225)',
-                          f'    note over C,S: {text}']
-            elif mark != '--':
-                arrow = 'C->>S' if mark == 'C:' else 'S-->>C'
-                drawn.append(f'    {arrow}: {text or " "}')
-        return '\n'.join([*drawn, *(['    end'] if encrypted else []), ''])
 
 
 # ---------------------------------------------------------------------------
@@ -888,59 +910,16 @@ class Transcript:
 #
 # A server may also lie, or somebody on the way in its name. So a reply counts
 # only if it was asked for (refuse_unasked), fits the grammar and comes to an
-# end in time (read_reply); what came before TLS is forgotten, and what came
-# with the last words before it is an attack (section 6, secure); what is
-# shown of it is made harmless (escape) and free of secrets (Transcript.hide);
-# and a "yes" counts only where its very code was expected (refusal).
+# end in time (read_reply), and has the very code that was expected
+# (make_refusal); the server must prove its name (encrypt); what came before
+# TLS is forgotten, and what came with the last words before it is an attack
+# (section 6, secure); what is shown of it all is made harmless (escape) and
+# free of secrets (Transcript.hide). Against a server that says 250 and throws
+# the mail away there is no help.
 # ---------------------------------------------------------------------------
 
-TLS_PROBLEMS = {                # by the numbers of OpenSSL's X509_V_ERR_...
-    9: 'is not valid yet (or the clock of this computer is wrong)',
-    10: 'has expired (or the clock of this computer is wrong)',
-    18: 'is signed by nobody but itself',
-    19: 'is vouched for by an authority that this computer does not know',
-    20: 'is vouched for by an authority that this computer does not know',
-    21: 'comes without the certificates that would prove it',
-    62: 'is for another name',
-    64: 'is for another address',
-}
-OLD_TLS = (f'{ADMINISTRATOR}: the server has only old versions of TLS, which '
-           'are not safe: it must be updated.')
-TLS_ADVICE = {
-    'WRONG_VERSION_NUMBER': f'{YOU}: the server does not begin with TLS on '
-    'this port: use --tls starttls (usual on port 587), or port 465.',
-    'TLSV1_ALERT_PROTOCOL_VERSION': OLD_TLS,
-    'UNSUPPORTED_PROTOCOL': OLD_TLS,
-}
-
-
-def describe_certificate(certificate: Mapping[str, Any]) -> str:
-    """Say for whom a certificate is, who issued it, and until when it holds.
-
-    Args:
-        certificate: As from ssl.SSLSocket.getpeercert().
-    """
-    subject, issuer = (
-        dict(pair for pairs in certificate.get(field, ()) for pair in pairs)
-        for field in ('subject', 'issuer'))
-    names = [name for kind, name in certificate.get('subjectAltName', ())
-             if kind in ('DNS', 'IP Address')]
-    authority = [issuer[key] for key in ('organizationName', 'commonName')
-                 if key in issuer]
-    return (f'for {", ".join(names[:3]) or subject.get("commonName")}, issued '
-            f'by {", ".join(authority) or "nobody"}, valid until '
-            f'{certificate.get("notAfter")}')
-
-
-def untrusted_certificate(sock: ssl.SSLSocket) -> Mapping[str, Any]:
-    """Return the certificate that has just been refused, to speak of it.
-
-    The ssl module shows a certificate only once it is trusted; the object
-    beneath it, from Python 3.10 on, shows any.
-    """
-    inner = getattr(sock, '_sslobj', None)
-    chain: Any = getattr(inner, 'get_unverified_chain', tuple)()
-    return chain[0].get_info() if chain else {}
+GREETING = 'the connection'     # what the server's first reply answers
+GOING_ON = 'to go on'           # what a refusal answers that nobody asked for
 
 
 class Connection:
@@ -948,12 +927,13 @@ class Connection:
 
     Attributes:
         transcript: Hears of every line.
-        timeout: Seconds for a whole reply to arrive, save the last one.
+        extensions: What the server has offered, since TLS began if it did.
+        timeout: Seconds for a whole reply to arrive.
         final_timeout: Seconds for the reply to the final dot.
-        awaited: The commands, masked, whose replies have not been read yet;
-            oldest first.
+        awaited: What the replies will answer that have not been read yet,
+            oldest first: commands, masked, or what an error says instead.
         heard: The lines of the latest reply as they came; those of a Reply
-            are masked.
+            are masked, and a password may be a word such as AUTH.
         last_code: The reply code of the latest reply.
     """
 
@@ -964,18 +944,11 @@ class Connection:
         self.timeout = timeout or REPLY_TIMEOUT
         self.final_timeout = timeout or FINAL_REPLY_TIMEOUT
         self.awaited = collections.deque([GREETING])
+        self.extensions: Extensions = {}
         self.heard: list[str] = []
         self.last_code = 0
         self._socket = sock
         self._received = b''
-
-    def __enter__(self) -> Connection:
-        """Return itself, to be closed at the end of a with statement."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the connection, whatever happened."""
-        self.close()
 
     def close(self) -> None:
         """Hang up."""
@@ -993,15 +966,15 @@ class Connection:
 
     # When it breaks
 
-    # A method that raises these errors says `raise self._broken(error)`, so that
-    # the reader sees at that place that the method ends there.
+    # A method that raises these errors says `raise self._broken(error)`, so
+    # that the reader sees at that place that the method ends there.
 
     def _lost(self, what: str) -> SMTPServerDisconnected:
         """Make the error for a connection that is of no use any more."""
         command = self.awaited[0] if self.awaited else ''
-        return SMTPServerDisconnected(
-            f'{what} after {command}.' if command else f'{what}.',
-            command=command)
+        when = ' before its greeting' if command == GREETING \
+            else f' after {command}' if command else ''
+        return SMTPServerDisconnected(f'{what}{when}.', command=command)
 
     def _broken(self, error: OSError) -> SMTPException:
         """Make the error for what the operating system or TLS reports."""
@@ -1009,8 +982,7 @@ class Connection:
             return self._lost('the server fell silent')
         if isinstance(error, ssl.SSLError) \
                 and not isinstance(error, ssl.SSLEOFError):
-            return SMTPProtocolError(
-                f'the encryption was disturbed: {error.reason or error}.')
+            return tls_failure(cast(ssl.SSLSocket, self._socket), error)
         return self._lost(f'the connection was lost ({error.strerror})')
 
     def _wait_until(self, deadline: float) -> None:
@@ -1020,23 +992,23 @@ class Connection:
 
     # Receiving
 
-    def _receive(self, deadline: float) -> None:
+    def _receive(self, deadline: float) -> bool:
         """Add to the buffer what the server sends next.
 
-        Raises:
-            BlockingIOError: NOW is the deadline, and nothing has come yet;
-                SSLWantReadError means the same.
+        Returns:
+            False if NOW is the deadline, and nothing has come yet.
         """
         try:
             self._wait_until(deadline)
             octets = self._socket.recv(MAX_REPLY_LINE)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            raise
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
         except OSError as error:
             raise self._broken(error) from None
         if not octets:
             raise self._lost('the server closed the connection')
         self._received += octets
+        return True
 
     def read_line(self, deadline: float) -> str:
         """Read one line, up to its CRLF, and take it out of the buffer.
@@ -1055,9 +1027,9 @@ class Connection:
                 and len(self._received) <= MAX_REPLY_LINE:
             self._receive(deadline)
         octets, _, rest = self._received.partition(b'\n')
-        line = octets.decode('utf-8', 'backslashreplace')
         if len(octets) > MAX_REPLY_LINE:
             raise SMTPProtocolError('the server sent a line without end.')
+        line = octets.decode('utf-8', 'backslashreplace')
         if not re.fullmatch('[^\r]*\r', line):
             raise SMTPProtocolError('the server sent a line that does not end '
                                     f'in CRLF: {self._beginning(line)}')
@@ -1080,7 +1052,7 @@ class Connection:
             seconds: For the whole reply to arrive; None: self.timeout.
 
         Returns:
-            The reply to the oldest awaited command, secrets masked.
+            The reply to what has been awaited longest, secrets masked.
 
         Raises:
             SMTPServerDisconnected: It did not come, or not in time.
@@ -1089,53 +1061,44 @@ class Connection:
             SMTPResponseException: It refuses, or is a 421.
         """
         began = time.monotonic()
-        codes: set[str] = set()
-        masked: list[str] = []
-        self.heard = []
+        lines: list[str] = []
         octets, more = 0, '-'
-        while more == '-':
-            line = self.read_line(began + (seconds or self.timeout))
-            found = REPLY_LINE.fullmatch(line)
-            codes.add(line[:3])
-            octets += len(line)
-            if not found or len(codes) > 1:
-                self.transcript.server(self.transcript.hide(line))
-                raise SMTPProtocolError('the server does not speak SMTP; it '
-                                        f'said: {self._beginning(line)}')
-            if len(masked) == MAX_REPLY_LINES or octets > MAX_REPLY:
-                raise SMTPProtocolError('the server sent an endless reply.')
-            text, more = found[3] or '', found[2]
-            self.heard.append(text)
-            masked.append(self.transcript.hide(text))
-            self.transcript.server(
-                line[:4] + masked[-1],
-                time.monotonic() - began if more != '-' else 0)
-        for glue in '', ' ':            # a secret may be spread over lines
-            if self.transcript.hide(glue.join(masked)) != glue.join(masked):
-                masked = [MASK] * len(masked)
-        self.last_code = int(line[:3])
-        reply = Reply(self.last_code, tuple(masked))
+        try:
+            while more == '-':
+                line = self.read_line(began + (seconds or self.timeout))
+                lines.append(line)
+                found = REPLY_LINE.fullmatch(line)
+                if not found or line[:3] != lines[0][:3]:
+                    raise SMTPProtocolError(
+                        'the server does not speak SMTP; it said: '
+                        + self._beginning(line))
+                octets, more = octets + len(line), found[2]
+                if len(lines) > MAX_REPLY_LINES or octets > MAX_REPLY:
+                    raise SMTPProtocolError('the server sent an endless '
+                                            'reply.')
+        finally:
+            self.transcript.server(lines, time.monotonic() - began)
+        self.heard = [line[4:] for line in lines]
+        reply = Reply(int(line[:3]), tuple(
+            line[4:] for line in self.transcript.hide_reply(lines)))
+        self.last_code = reply.code
         command = self.awaited.popleft()
-        self.transcript.explain_reply(command, reply)
+        self.transcript.replied(command, reply)
         if reply.code == NOT_AVAILABLE \
                 or expected and reply.code not in expected:
-            raise refusal(command, reply)
+            raise make_refusal(command, reply)
         return reply
 
     def has_unread(self) -> bool:
         """Tell, without waiting, whether the server has said more."""
-        if not self._received:
-            try:
-                self._receive(NOW)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                return False
-        return True
+        return bool(self._received) or self._receive(NOW)
 
     def refuse_unasked(self) -> None:
         """Make sure that the server has nothing to say before we speak.
 
         A reply that nobody asked for would be taken for the reply to the
-        next command.
+        next command. If it is a refusal, it is the reason why the server
+        gives up, so it becomes the error.
 
         Raises:
             SMTPProtocolError: There was something.
@@ -1144,10 +1107,10 @@ class Connection:
         """
         if not self.has_unread():
             return
-        self.awaited.append('to go on')
+        self.awaited.append(GOING_ON)
         reply = self.read_reply(seconds=min(QUIT_TIMEOUT, self.timeout))
         if reply.code >= 400:
-            raise refusal('to go on', reply)
+            raise make_refusal(GOING_ON, reply)
         raise SMTPProtocolError('the server spoke without being asked.',
                                 reply=reply)
 
@@ -1173,37 +1136,37 @@ class Connection:
                 self.refuse_unasked()       # its last words may say why
             raise self._broken(error) from None
 
-    def send_lines(self, lines: Sequence[str], shown: str = '') -> None:
+    def send_lines(self, lines: Sequence[str]) -> None:
         """Send lines together; each of them awaits a reply.
 
         Args:
             lines: Lines without their CRLF.
-            shown: What to show in place of a line that holds a secret.
 
         Raises:
             SMTPMessageError: A line would be read as more than one line.
             SMTPStopped: The user does not want them sent.
+            SMTPServerDisconnected: They could not be sent.
         """
         for line in lines:
             if re.search('[\r\n\0]', line):
                 raise SMTPMessageError(f'no line for a server: {line!r}')
-            self.transcript.client(shown or line)
+            self.transcript.client(line)
         self.transcript.confirm()
         if not self.awaited:
             self.refuse_unasked()
+        # An octet of an argument that is no UTF-8 is a surrogate in Python.
         self.send_octets((CRLF.join(lines) + CRLF).encode(
             'utf-8', 'surrogateescape'))
         names = {MASK: 'the password', '': 'an empty line'}
-        for line in lines:
-            self.awaited.append(names.get(shown or line, shown or line))
-        self.transcript.sent(shown or line for line in lines)
+        for line in map(self.transcript.hide, lines):
+            self.awaited.append(names.get(line, line))
+        self.transcript.sent(lines)
 
-    def send_line(self, line: str, shown: str = '') -> None:
+    def send_line(self, line: str) -> None:
         """Send one line, as send_lines does."""
-        self.send_lines([line], shown)
+        self.send_lines([line])
 
-    def send_command(self, line: str, *expected: int,
-                     shown: str = '') -> Reply:
+    def send_command(self, line: str, *expected: int) -> Reply:
         """Send a command and read the reply to it (RFC 5321 section 4.1).
 
         C: command
@@ -1212,7 +1175,6 @@ class Connection:
         Args:
             line: The command without its CRLF.
             *expected: The reply codes that are welcome; none: all of them.
-            shown: What to show in place of a line that holds a secret.
 
         Returns:
             The reply.
@@ -1222,13 +1184,15 @@ class Connection:
             SMTPProtocolError: The reply is no reply to this command.
             SMTPServerDisconnected: There was no reply, or not in time.
         """
-        self.send_line(line, shown)
+        self.send_line(line)
         return self.read_reply(*expected)
 
     # Encrypting
 
     def encrypt(self, context: ssl.SSLContext, host: str) -> None:
         """Put TLS between us and the server; from here on all is encrypted.
+
+        What the server offered in the clear is forgotten.
 
         Args:
             context: Says which certificates are trusted.
@@ -1239,37 +1203,18 @@ class Connection:
                 that of the host.
             SMTPServerDisconnected: The server hung up, or was silent.
         """
-        sock = context.wrap_socket(
-            self._socket, server_hostname=host.rstrip('.'),
-            do_handshake_on_connect=False)
-        self._socket = sock
+        self.extensions = {}
         try:
+            self._socket = sock = context.wrap_socket(
+                self._socket, server_hostname=host.rstrip('.'),
+                do_handshake_on_connect=False)
             self._wait_until(time.monotonic() + self.timeout)
             sock.do_handshake()
-        except ssl.SSLCertVerificationError as error:
-            problem = TLS_PROBLEMS.get(error.verify_code, 'cannot be trusted')
-            shown = untrusted_certificate(sock)
-            raise SMTPProtocolError(
-                f'the certificate of {host} {problem}.', command='TLS',
-                details=[f'It is {describe_certificate(shown)}.'] * bool(shown),
-                advice=(
-                    f'{YOU}: check the name of the server. Somebody may be '
-                    'listening in, as some antivirus programs do; nothing '
-                    'secret was sent. An authority of your own goes in with '
-                    '--ca-file.')) from None
         except OSError as error:
-            if not isinstance(error, ssl.SSLError) \
-                    or isinstance(error, ssl.SSLEOFError):
-                raise self._broken(error) from None
-            raise SMTPProtocolError(
-                f'no TLS came about with {host}: {error.reason or error}.',
-                command='TLS',
-                advice=TLS_ADVICE.get(error.reason or '', '')) from None
-        cipher = sock.cipher()
-        self.transcript.note(
-            f'TLS begins: {sock.version()}, {cipher[0] if cipher else "?"}')
-        self.transcript.note('certificate '
-                             + describe_certificate(sock.getpeercert() or {}))
+            raise self._broken(error) from None
+        self.transcript.encrypted(
+            f'{sock.version()}, {(sock.cipher() or "?")[0]}',
+            describe_certificate(sock.getpeercert() or {}))
 
 
 # ---------------------------------------------------------------------------
@@ -1279,11 +1224,16 @@ class Connection:
 # lists the extensions that it offers. The first one that we use is STARTTLS,
 # which turns on encryption. Anybody on the way could have altered what was
 # said until then, so it is forgotten, and we say EHLO once more; only this
-# second list counts.
+# second list counts. On port 465 TLS comes before the greeting.
+#
+# From here on the same few things are handed to many functions. They are
+# explained once: `connection` leads to the server; `context` says which
+# certificates are trusted, and `host` is the name that the certificate of the
+# server must carry.
 # ---------------------------------------------------------------------------
 
 # A host name: labels of letters, digits and hyphens, with dots between them
-# (RFC 1035 2.3.1 and 2.3.4).
+# (RFC 1035 2.3.1 and 2.3.4, RFC 1123 2.1).
 LABEL = '[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?'
 DOMAIN = re.compile(rf'{LABEL}(?:\.{LABEL})*')
 
@@ -1292,6 +1242,9 @@ Function = TypeVar('Function', bound=Callable[..., Any])
 
 def stage(name: str) -> Callable[[Function], Function]:
     """Mark a function as a stage of the session, for the user to watch.
+
+    The docstring of such a function, up to its dialogue, is what --explain
+    says before it runs: write it to be read aloud.
 
     Args:
         name: What --quit-after calls it, if it can end there.
@@ -1304,12 +1257,54 @@ def stage(name: str) -> Callable[[Function], Function]:
         @functools.wraps(function)
         def watched(connection: Connection, *arguments: Any) -> Any:
             """Run the function."""
-            connection.transcript.begin(function)
+            connection.transcript.begin(name, function)
             result = function(connection, *arguments)
             connection.transcript.reached(name)
             return result
         return cast(Function, watched)
     return mark
+
+
+def look_up(host: str, port: int, family: int) -> list[tuple[Any, ...]]:
+    """Find the addresses of a host, each with its family.
+
+    Raises:
+        SMTPConnectError: There is no such host, or nobody could be asked.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+        return [(kind, address) for kind, _, _, _, address in found]
+    except (socket.gaierror, UnicodeError) as error:
+        if getattr(error, 'errno', None) == socket.EAI_AGAIN:
+            raise SMTPConnectError(
+                f'the name {host} could not be looked up now.',
+                advice=f'{YOU}: is this computer offline? Then try again '
+                'later.') from None
+        kind = ' with an IPv4 address' if family == socket.AF_INET \
+            else ' with an IPv6 address' if family == socket.AF_INET6 else ''
+        raise SMTPConnectError(
+            f'there is no host named {host}{kind}.', exit_code=EXIT_NO_HOST,
+            advice=f'{YOU}: look for a typing error in --server. If there is '
+            'none, is this computer offline?') from None
+
+
+def connect(kind: int, address: Any, timeout: float) -> socket.socket:
+    """Open a TCP connection to one address.
+
+    Raises:
+        OSError: Nobody answers there.
+    """
+    sock = socket.socket(kind, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(address)
+        # Without this, EHLO would wait for the server to acknowledge the last
+        # octets of the TLS handshake: one round trip more.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+    except BaseException:
+        sock.close()
+        raise
 
 
 def open_socket(host: str, port: int, family: int = 0,
@@ -1331,35 +1326,16 @@ def open_socket(host: str, port: int, family: int = 0,
     Raises:
         SMTPConnectError: There is no such host, or no address answered.
     """
-    timeout = timeout or REPLY_TIMEOUT
-    try:
-        addresses = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as error:
-        later = getattr(error, 'errno', None) == socket.EAI_AGAIN
-        raise SMTPConnectError(
-            f'the name {host} could not be looked up now.' if later
-            else f'there is no host named {host}.',
-            advice=f'{YOU}: is this computer offline? Then try again later.' if later
-            else f'{YOU}: look for a typing error in --server. If there is none, '
-            'is this computer offline?',
-            exit_code=EXIT_TRY_LATER if later else EXIT_NO_HOST) from None
+    patience = timeout or REPLY_TIMEOUT
+    addresses = look_up(host, port, family)
     failures: list[str] = []
-    for kind, _, _, _, address in addresses:
-        last = len(failures) + 1 == len(addresses)
-        patience = timeout if last else min(timeout, NEXT_ADDRESS_TIMEOUT)
-        with contextlib.ExitStack() as on_failure:
-            try:
-                sock = socket.socket(kind, socket.SOCK_STREAM)
-                on_failure.callback(sock.close)
-                sock.settimeout(patience)
-                sock.connect(address)
-                # Without this, EHLO would wait for the server to acknowledge
-                # the last octets of the TLS handshake: one round trip more.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                on_failure.pop_all()
-                return sock
-            except OSError as error:
-                failures.append(f'{address[0]}: {error.strerror or error}')
+    for number, (kind, address) in enumerate(addresses, 1):
+        others = number < len(addresses)
+        try:
+            return connect(kind, address, min(patience, NEXT_ADDRESS_TIMEOUT)
+                           if others else patience)
+        except OSError as error:
+            failures.append(f'{address[0]}: {error.strerror or error}')
     raise SMTPConnectError(
         f'no connection to {host}, port {port}.', details=failures,
         advice=f'{YOU}: check server and port, and your network. Many '
@@ -1386,7 +1362,7 @@ def read_greeting(connection: Connection) -> None:
         raise
 
 
-def own_name(connection: Connection) -> str:
+def find_own_name(connection: Connection) -> str:
     """Find a name for EHLO that every server must accept.
 
     This is the name of this host if it is a full one; else our IP address as
@@ -1402,7 +1378,9 @@ def own_name(connection: Connection) -> str:
 def read_extensions(lines: Sequence[str]) -> dict[str, str]:
     """Read what the server offers out of the lines of its reply to EHLO."""
     extensions: dict[str, str] = {}
-    for line in filter(str.isascii, lines[1:]):     # [0] only says hello
+    # The first line only says hello. Keywords are ASCII: upper() would make
+    # one out of a few other letters, such as the long s.
+    for line in filter(str.isascii, lines[1:]):
         # 'AUTH=LOGIN' is how servers wrote it before there was a standard.
         line = re.sub('^AUTH=', 'AUTH ', line.upper())
         keyword, _, parameters = line.partition(' ')
@@ -1412,8 +1390,7 @@ def read_extensions(lines: Sequence[str]) -> dict[str, str]:
 
 
 @stage('ehlo')
-def say_hello(connection: Connection, name: str | None = None,
-              before: Extensions | None = None) -> Extensions:
+def say_hello(connection: Connection, name: str | None = None) -> None:
     """Give our name, and learn what the server can do.
 
     The reply to EHLO lists extensions (RFC 5321 section 4.1.1.1); once TLS has
@@ -1425,30 +1402,23 @@ def say_hello(connection: Connection, name: str | None = None,
     S: 250 STARTTLS
 
     Args:
-        connection: To the server.
+        connection: To the server; it keeps the list.
         name: Our host's name or address literal; None: found out.
-        before: What the server offered before TLS began.
-
-    Returns:
-        The parameters of each extension that is offered.
 
     Raises:
         SMTPResponseException: The server does not know EHLO or our name.
     """
-    connection.send_command(f'EHLO {name or own_name(connection)}', COMPLETED)
-    extensions = read_extensions(connection.heard)
-    connection.transcript.explain_extensions(extensions, before or {})
-    return extensions
+    connection.send_command(f'EHLO {name or find_own_name(connection)}',
+                            COMPLETED)
+    connection.extensions = read_extensions(connection.heard)
+    connection.transcript.offered(connection.extensions)
 
 
-def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
+def make_tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     """Say which servers we trust: TLS 1.2 or later, certificate checked.
 
     Args:
         ca_file: PEM file of the authorities to trust; None: the system's.
-
-    Returns:
-        The context for Connection.encrypt.
 
     Raises:
         SMTPConfigurationError: The file is missing or holds no certificate.
@@ -1468,7 +1438,8 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
             if isinstance(error, ssl.SSLError) \
             else getattr(error, 'strerror', None) or error
         raise SMTPConfigurationError(
-            f'cannot read the authorities in {ca_file}: {reason}.',
+            'cannot read the authorities in '
+            f'{ca_file or "the store of this computer"}: {reason}.',
             exit_code=EXIT_NO_INPUT) from None
     return context
 
@@ -1476,9 +1447,12 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
 def secure(connection: Connection, context: ssl.SSLContext, host: str) -> None:
     """Begin TLS after the 220 to STARTTLS, if nothing else came with it.
 
+    Somebody on the way could add '250 AUTH PLAIN' to the 220, which is still
+    in the clear. Read after the handshake, it would pass for the words of the
+    server.
+
     Raises:
-        SMTPProtocolError: Once TLS has begun, what came would pass for words
-            of the server.
+        SMTPProtocolError: There was more than the 220, or TLS failed.
     """
     if connection.has_unread():
         raise SMTPProtocolError(
@@ -1494,18 +1468,13 @@ def begin_tls(connection: Connection, context: ssl.SSLContext,
 
     On port 465 the TLS handshake comes first, and even the greeting is
     encrypted (RFC 8314 section 3.3).
-
-    Args:
-        connection: To the server.
-        context: Says which certificates are trusted.
-        host: The name that the certificate must carry.
     """
     connection.encrypt(context, host)
 
 
 @stage('tls')
-def start_tls(connection: Connection, extensions: Extensions,
-              context: ssl.SSLContext, host: str) -> None:
+def start_tls(connection: Connection, context: ssl.SSLContext,
+              host: str) -> None:
     """Turn on encryption.
 
     After STARTTLS and its 220 both sides begin a TLS handshake, in which the
@@ -1514,17 +1483,11 @@ def start_tls(connection: Connection, extensions: Extensions,
     C: STARTTLS
     S: 220 2.0.0 SMTP server ready
 
-    Args:
-        connection: To the server.
-        extensions: What the server offers.
-        context: Says which certificates are trusted.
-        host: The name that the certificate must carry.
-
     Raises:
         SMTPNotSupportedError: STARTTLS is not offered.
         SMTPProtocolError: More came than the 220, or TLS failed.
     """
-    if 'STARTTLS' not in extensions:
+    if 'STARTTLS' not in connection.extensions:
         raise SMTPNotSupportedError(
             f'{host} does not offer encryption (STARTTLS) here, so nothing '
             'secret was sent to it.', command='STARTTLS', advice=(
@@ -1542,30 +1505,34 @@ def start_tls(connection: Connection, extensions: Extensions,
 # the mechanisms that it takes, and each of them is a short dialogue in which
 # base64 wraps what is said. Base64 is not encryption: anyone can unwrap it.
 # What protects the password is TLS alone, so there is no login without it.
+#
+# A mechanism is a function that returns the reply to the last thing that it
+# has to say; log_in judges it. It also tells the transcript what must not be
+# shown, if that is more than the password.
 # ---------------------------------------------------------------------------
+
+# What may come then: 235, or a 334 with which the server wants still more.
+LAST_REPLIES = (AUTHENTICATION_SUCCEEDED, CHALLENGE)
 
 
 def begin_login(connection: Connection, mechanism: str, response: str,
-                *expected: int, shown: str = '') -> Reply:
+                *expected: int) -> Reply:
     """Begin a mechanism, its first response on the same line if that fits.
 
     Args:
         connection: To the server, encrypted.
         mechanism: Its name, such as 'LOGIN'.
         response: The first response, in base64.
-        *expected: The reply codes that are welcome; none: all of them.
-        shown: What to show in place of a response that holds a secret.
+        *expected: The reply codes that are welcome.
 
     Returns:
         The reply to the response.
     """
-    command = f'AUTH {mechanism}'
-    line = f'{command} {response}'
+    line = f'AUTH {mechanism} {response}'
     if len(line) + len(CRLF) <= MAX_COMMAND_LINE:
-        return connection.send_command(
-            line, *expected, shown=shown and f'{command} {shown}')
-    connection.send_command(command, CHALLENGE)
-    return connection.send_command(response, *expected, shown=shown)
+        return connection.send_command(line, *expected)
+    connection.send_command(f'AUTH {mechanism}', CHALLENGE)
+    return connection.send_command(response, *expected)
 
 
 def auth_login(connection: Connection, user: str, password: str) -> Reply:
@@ -1578,34 +1545,31 @@ def auth_login(connection: Connection, user: str, password: str) -> Reply:
     S: 334 UGFzc3dvcmQ6
     C: ********
     S: 235 2.7.0 Authentication successful
-
-    Returns:
-        The reply to the password.
     """
     name = to_base64(user)
     try:
         begin_login(connection, 'LOGIN', name, CHALLENGE)
     except SMTPResponseException as error:
         # Some servers want the user name on a line of its own.
-        if error.reply is None or error.reply.code not in (
-                SYNTAX_ERROR_IN_PARAMETERS, PARAMETER_NOT_IMPLEMENTED):
+        if error.reply.code not in (SYNTAX_ERROR_IN_PARAMETERS,
+                                    PARAMETER_NOT_IMPLEMENTED):
             raise
         connection.send_command('AUTH LOGIN', CHALLENGE)
         connection.send_command(name, CHALLENGE)
-    return connection.send_command(to_base64(password), shown=MASK)
+    return connection.send_command(to_base64(password), *LAST_REPLIES)
 
 
 def auth_plain(connection: Connection, user: str, password: str) -> Reply:
-    """Log in by AUTH PLAIN: user name and password on one line (RFC 4616).
+    r"""Log in by AUTH PLAIN: user name and password on one line (RFC 4616).
+
+    NULs stand between them, and before them: '\0alice\0secret'.
 
     C: AUTH PLAIN ********
     S: 235 2.7.0 Authentication successful
-
-    Returns:
-        The reply to both.
     """
-    return begin_login(connection, 'PLAIN',
-                       to_base64(f'\0{user}\0{password}'), shown=MASK)
+    response = to_base64(f'\0{user}\0{password}')
+    connection.transcript.protect(response)
+    return begin_login(connection, 'PLAIN', response, *LAST_REPLIES)
 
 
 def auth_xoauth2(connection: Connection, user: str, token: str) -> Reply:
@@ -1619,24 +1583,20 @@ def auth_xoauth2(connection: Connection, user: str, token: str) -> Reply:
     C: AUTH XOAUTH2 ********
     S: 235 2.7.0 Authentication successful
 
-    Returns:
-        The reply to the token.
-
     Raises:
-        SMTPAuthenticationError: The token was refused, and why.
+        SMTPResponseException: The token was refused; the details say why.
     """
     response = to_base64(f'user={user}\1auth=Bearer {token}\1\1')
-    reply = begin_login(connection, 'XOAUTH2', response, shown=MASK)
-    if reply.code != CHALLENGE:
+    connection.transcript.protect(response)
+    reply = begin_login(connection, 'XOAUTH2', response, *LAST_REPLIES)
+    if reply.code == AUTHENTICATION_SUCCEEDED:
         return reply
     reason = connection.transcript.hide(from_base64(reply.text))
-    reply = connection.send_command('')
-    if reply.code < 500:
-        return reply
-    raise SMTPAuthenticationError(
-        f'the server refused the access token of {user}.', reply=reply,
-        details=[f'It says: {first_sentence(reason)}'],
-        command='AUTH XOAUTH2', advice=advise('AUTH XOAUTH2', reply))
+    try:
+        return connection.send_command('', *LAST_REPLIES)
+    except SMTPResponseException as error:
+        error.details = [f'It says: {shorten(reason)}']
+        raise
 
 
 MECHANISMS: dict[str, Callable[[Connection, str, str], Reply]] = {
@@ -1662,7 +1622,7 @@ def choose_mechanism(extensions: Extensions, wanted: str) -> str:
     """
     offered = extensions.get('AUTH', '').split()
     for mechanism in (AUTOMATIC if wanted == 'auto' else [wanted.upper()]):
-        if mechanism in offered:
+        if mechanism in offered and mechanism in MECHANISMS:
             return mechanism
     what = 'any login by password that smtp.py knows' if wanted == 'auto' \
         else f'login by {wanted.upper()}'
@@ -1673,8 +1633,8 @@ def choose_mechanism(extensions: Extensions, wanted: str) -> str:
 
 
 @stage('auth')
-def log_in(connection: Connection, extensions: Extensions, user: str,
-           password: str, wanted: str = 'auto') -> None:
+def log_in(connection: Connection, user: str, password: str,
+           wanted: str = 'auto') -> None:
     """Prove who we are.
 
     The server's list names the mechanisms that it takes (RFC 4954 section 3);
@@ -1687,7 +1647,6 @@ def log_in(connection: Connection, extensions: Extensions, user: str,
 
     Args:
         connection: To the server, encrypted.
-        extensions: What the server offers.
         user: The user name, mostly the mail address.
         password: The password, or the access token for XOAUTH2.
         wanted: 'auto', or the name of a mechanism.
@@ -1698,25 +1657,19 @@ def log_in(connection: Connection, extensions: Extensions, user: str,
         SMTPAuthenticationError: The login was refused.
         SMTPProtocolError: The server does not keep to the dialogue.
     """
-    mechanism = choose_mechanism(extensions, wanted)
+    mechanism = choose_mechanism(connection.extensions, wanted)
     if not password:
         raise SMTPConfigurationError('the password is empty.')
+    details: Sequence[str] = ()
     try:
         reply = MECHANISMS[mechanism](connection, user, password)
-    except SMTPAuthenticationError:
-        raise
+        if reply.code == AUTHENTICATION_SUCCEEDED:
+            return
     except SMTPResponseException as error:
-        assert error.reply is not None
-        reply = error.reply
-    if reply.code == AUTHENTICATION_SUCCEEDED:
-        return
-    if reply.code < 400 and reply.code != CHALLENGE:
-        raise refusal(f'AUTH {mechanism}', reply)
+        reply, details = error.reply, error.details
     raise SMTPAuthenticationError(
         f'the server refused the login of {user} by {mechanism}.',
-        command=f'AUTH {mechanism}', reply=reply,
-        exit_code=exit_code_of(reply, EXIT_NO_PERMISSION),
-        advice=advise(f'AUTH {mechanism}', reply))
+        f'AUTH {mechanism}', reply, details)
 
 
 # ---------------------------------------------------------------------------
@@ -1727,36 +1680,67 @@ def log_in(connection: Connection, extensions: Extensions, user: str,
 # with nothing but a dot makes the end. With PIPELINING (RFC 2920) the whole
 # envelope and DATA go out at once and the replies come back together: one
 # round trip instead of one for each command. Pipelining ends where an answer
-# changes what we do: the message itself waits for the 354.
+# changes what we say: the message itself waits for the 354.
 #
 # A mail is for all or for nobody. As long as the final dot has not been sent,
 # the server must throw away what it has; the reply to that dot is the moment
-# at which the server takes over the duty to deliver.
+# at which the server takes over the duty to deliver. What it cannot deliver
+# then comes back later, as a mail.
 # ---------------------------------------------------------------------------
 
 
-def may_pipeline(connection: Connection, extensions: Extensions) -> bool:
+def may_pipeline(connection: Connection) -> bool:
     """Tell whether commands may be sent together; not while people watch."""
-    return 'PIPELINING' in extensions and not connection.transcript.one_by_one
+    return 'PIPELINING' in connection.extensions \
+        and not connection.transcript.one_by_one
 
 
 def dot_stuff(lines: bytes) -> bytes:
     """Double each dot that begins a line (RFC 5321 section 4.5.2).
 
     Otherwise a line of one dot in a text would end the message. The server
-    takes the second dot away again.
+    takes one dot away from every line that begins with one.
+
+    Args:
+        lines: Whole lines.
     """
-    if b'.' not in lines:       # so it is with base64: look no further
+    if b'.' not in lines:       # base64 has no dots, and need not be copied
         return lines
     stuffed = lines.replace(b'\n.', b'\n..')
     return b'.' + stuffed if stuffed.startswith(b'.') else stuffed
 
 
-class Piece:
-    """Whole lines of a message that are in memory.
+SHOWN_FIRST, SHOWN_LAST = 20, 3     # lines of a text that a transcript shows
+
+
+class Piece(Protocol):
+    """Some of the lines of a message, in memory or in a file.
+
+    A message is a list of pieces; on its way each is cut into chunks, so that
+    a large file takes no memory. A chunk is whole lines, each with its CRLF.
 
     Attributes:
         size: Octets on the wire, before dots are doubled.
+    """
+
+    size: int
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the lines, many at a time."""
+
+    def outline(self) -> Iterator[tuple[str, str]]:
+        """Yield what a transcript shows of them.
+
+        Yields:
+            'C:' and a line, or '--' and what stands there instead.
+        """
+
+
+class Lines:
+    """Lines that are in memory.
+
+    Attributes:
+        octets: The lines.
     """
 
     def __init__(self, octets: bytes) -> None:
@@ -1765,34 +1749,28 @@ class Piece:
         self.size = len(octets)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield whole lines, not too many at a time."""
+        """Yield the lines, many at a time."""
         start = 0
         while start < self.size:
             end = self.octets.find(b'\n', start + BLOCK) + 1 or self.size
             yield self.octets[start:end]
             start = end
 
-    def outline(self, head: int = 20, tail: int = 3
-                ) -> Iterator[tuple[str, str]]:
-        """Yield what a transcript shows: the first and the last lines.
-
-        Args:
-            head: How many at the start, after the header fields.
-            tail: How many at the end.
+    def outline(self) -> Iterator[tuple[str, str]]:
+        """Yield the first and the last lines.
 
         Yields:
-            'C:' and a line, or '--' and what stands there instead.
+            'C:' and a line, or '--' and how many are not shown.
         """
         lines = dot_stuff(self.octets).decode(
             'utf-8', 'backslashreplace').split(CRLF)[:-1]
-        start = head + (lines.index('') if '' in lines else 0)
-        end = len(lines) - tail
-        for line in lines[:max(start, 0)]:
-            yield 'C:', line
-        if end > start:
-            yield '--', f'({end - start:,} more lines)'
-        for line in lines[max(start, end):]:
-            yield 'C:', line
+        more = len(lines) - SHOWN_FIRST - SHOWN_LAST
+        if more <= 0:
+            yield from (('C:', line) for line in lines)
+            return
+        yield from (('C:', line) for line in lines[:SHOWN_FIRST])
+        yield '--', f'({more:,} more lines)'
+        yield from (('C:', line) for line in lines[-SHOWN_LAST:])
 
 
 class Message(NamedTuple):
@@ -1802,35 +1780,78 @@ class Message(NamedTuple):
         sender: The address for MAIL.
         recipients: The addresses for RCPT, each once.
         message_id: The value of its Message-ID field.
-        pieces: Header and body.
-        needs_smtputf8: Whether header or envelope go beyond ASCII.
-        needs_8bitmime: Whether its body has octets beyond ASCII.
-        bcc_fields: The fields Bcc, which are part of the message as its author
-            has it, but not sent.
+        header: The header fields, each with its CRLF; '' if the envelope is
+            all that is to be tried.
+        body: What follows them.
+        needs_8bitmime: Whether the body has octets beyond ASCII.
+        own_header: The header as its author keeps it, with Bcc.
     """
 
     sender: str
     recipients: list[str]
-    message_id: str
-    pieces: Sequence[Piece]
-    needs_smtputf8: bool = False
+    message_id: str = ''
+    header: str = ''
+    body: Sequence[Piece] = ()
     needs_8bitmime: bool = False
-    bcc_fields: str = ''
+    own_header: str = ''
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """Whether header or envelope go beyond ASCII (RFC 6531)."""
+        return not f'{self.header}{self.sender}{self.recipients}'.isascii()
 
     @property
     def size(self) -> int:
         """Octets on the wire, before dots are doubled (RFC 1870)."""
-        return sum(piece.size for piece in self.pieces)
+        return len((self.header + CRLF).encode()) + sum(
+            piece.size for piece in self.body)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the whole message, lines by lines."""
-        for piece in self.pieces:
-            yield from piece.chunks()
+        """Yield the whole message, about a BLOCK of lines at a time."""
+        held = (self.header + CRLF).encode()
+        for piece in self.body:
+            for lines in piece.chunks():
+                if len(held) + len(lines) > BLOCK:
+                    yield held
+                    held = b''
+                held += lines
+        yield held
 
     def outline(self) -> Iterator[tuple[str, str]]:
         """Yield what a transcript shows of it: marks and lines."""
-        for piece in self.pieces:
+        for line in self.header.split(CRLF):
+            yield 'C:', line
+        for piece in self.body:
             yield from piece.outline()
+
+
+def check_limits(extensions: Extensions, message: Message) -> None:
+    """Refuse a message that the server cannot take.
+
+    Raises:
+        SMTPMessageError: It is larger than the server takes.
+        SMTPNotSupportedError: It needs an extension that is not offered.
+    """
+    limit = extensions.get('SIZE', '')
+    if re.fullmatch('[0-9]{1,18}', limit) and 0 < int(limit) < message.size:
+        # Base64: four octets for three, and a CRLF after each 76, is 37 %.
+        raise SMTPMessageError(
+            f'the message has {message.size:,} octets, and the server '
+            f'takes no more than {int(limit):,}.', command='MAIL',
+            advice=f'{YOU}: attachments grow by 37 % on their way: send '
+            'fewer, or a link.')
+    for keyword, needed, what, action in (
+            ('SMTPUTF8', message.needs_smtputf8,
+             'an address or a header field has letters',
+             'use an address in plain letters; write header fields in '
+             'encoded-words.'),
+            ('8BITMIME', message.needs_8bitmime,
+             'the body of the message has octets',
+             'let your mail program write it in quoted-printable.')):
+        if needed and keyword not in extensions:
+            raise SMTPNotSupportedError(
+                f'{what} beyond ASCII, and the server does not offer '
+                f'{keyword}.', command='MAIL', advice=f'{YOU}: {action}')
 
 
 def mail_command(extensions: Extensions, message: Message) -> str:
@@ -1838,33 +1859,10 @@ def mail_command(extensions: Extensions, message: Message) -> str:
 
     Returns:
         For example 'MAIL FROM:<alice@example.com> SIZE=431'.
-
-    Raises:
-        SMTPMessageError: The message is larger than the server takes.
-        SMTPNotSupportedError: It needs an extension that is not offered.
     """
     command = f'MAIL FROM:<{message.sender}>'
-    if 'SIZE' in extensions and message.pieces:
+    if 'SIZE' in extensions and message.header:
         command += f' SIZE={message.size}'                  # RFC 1870
-        limit = extensions['SIZE']
-        if re.fullmatch('[0-9]{1,18}', limit) and 0 < int(limit) < message.size:
-            # Base64: four octets for three, and a CRLF after each 76, is 37 %.
-            raise SMTPMessageError(
-                f'the message has {message.size:,} octets, and the server '
-                f'takes no more than {int(limit):,}.', command='MAIL',
-                advice=f'{YOU}: attachments grow by 37 % on their way: send '
-                'fewer, or a link.')
-    if message.needs_smtputf8 and 'SMTPUTF8' not in extensions:
-        raise SMTPNotSupportedError(
-            'an address or a header field has letters beyond ASCII, and the '
-            'server does not offer SMTPUTF8.', command='MAIL',
-            advice=f'{YOU}: use an address in plain letters; write header '
-            'fields in encoded-words.')
-    if message.needs_8bitmime and '8BITMIME' not in extensions:
-        raise SMTPNotSupportedError(
-            'the message has octets beyond ASCII in its body, and the server '
-            'does not offer 8BITMIME.', command='MAIL', advice=f'{YOU}: let '
-            'your mail program write it in quoted-printable.')
     if '8BITMIME' in extensions and (
             message.needs_8bitmime or message.needs_smtputf8):
         command += ' BODY=8BITMIME'                         # RFC 6152
@@ -1873,75 +1871,48 @@ def mail_command(extensions: Extensions, message: Message) -> str:
     return command
 
 
-def recipients_refused(refused: Mapping[str, Reply]) -> SMTPException:
-    """Make the error for recipients that the server does not take.
-
-    Args:
-        refused: The reply to each address that was refused.
-    """
-    codes = [exit_code_of(reply, EXIT_NO_RECIPIENT)
-             for reply in refused.values()]
-    weight = [EXIT_TRY_LATER, EXIT_NO_PERMISSION, EXIT_NO_RECIPIENT]
-    first, reply = next(iter(refused.items()))
-    error = SMTPRecipientsRefused(
-        'the server refused these recipients, so the message went to nobody:',
-        command=f'RCPT TO:<{first}>', reply=reply,
-        advice=advise('RCPT', reply),
-        exit_code=max(codes, key=weight.index),
-        details=[f'{address}: {" ".join(str(answer).split())}'
-                 for address, answer in refused.items()])
-    error.refused = refused
-    return error
+# A command, and the reply codes that are a yes to it (RFC 5321 4.3.2). Not
+# every 2yz is one: 252, for example, means "I could not find out".
+Question = tuple[str, tuple[int, ...]]
+YES_TO_RCPT = (COMPLETED, WILL_FORWARD)
 
 
-# The reply codes that are a yes, RFC 5321 section 4.3.2. Not every 2yz is one:
-# 252, for example, means "I could not find out".
-WELCOME = {
-    'MAIL': (COMPLETED,),
-    'RCPT': (COMPLETED, WILL_FORWARD),
-    'DATA': (START_MAIL_INPUT,),
-}
-
-
-def wrong_among(replies: Mapping[str, Reply]) -> dict[str, Reply]:
-    """Return those replies to the envelope that are not the ones hoped for."""
-    return {command: reply for command, reply in replies.items()
-            if reply.code not in WELCOME[command[:4]]}
-
-
-def send_groups(connection: Connection, commands: Sequence[str], size: int
-                ) -> dict[str, Reply]:
+def send_groups(connection: Connection, envelope: Sequence[Question],
+                size: int) -> dict[str, Reply]:
     """Send the commands of the envelope in groups, and read their replies.
 
+    Without PIPELINING a group is one command. With it there is a limit all
+    the same: if the replies filled all buffers on their way to us while our
+    commands filled those to the server, both would wait for ever.
+
     A refusal of MAIL ends it. A refused recipient does not, since the user
-    should hear of all of them; but DATA is not sent any more then.
+    should hear of all of them; but then a DATA that has not gone out with
+    the same group is not sent any more.
 
     Args:
         connection: To the server.
-        commands: MAIL, each RCPT, DATA.
-        size: How many to send before their replies are read (RFC 2920; if
-            there were no limit, both sides might wait for each other to read).
+        envelope: MAIL, each RCPT, DATA.
+        size: How many commands to send before their replies are read.
 
     Returns:
-        The reply to each command that was sent.
+        The replies that were no yes, by their commands.
     """
-    replies: dict[str, Reply] = {}
-    for start in range(0, len(commands), size):
-        group = list(commands[start:start + size])
-        wrong = wrong_among(replies)
-        if wrong and group[-1] == 'DATA':
-            group.pop()
-        if not group or commands[0] in wrong:
+    wrong: dict[str, Reply] = {}
+    for start in range(0, len(envelope), size):
+        group = [question for question in envelope[start:start + size]
+                 if not wrong or question[0] != 'DATA']
+        if not group or envelope[0][0] in wrong:
             break
-        connection.send_lines(group)
-        for command in group:
-            replies[command] = connection.read_reply()
-    return replies
+        connection.send_lines([command for command, _ in group])
+        for command, yes in group:
+            reply = connection.read_reply()
+            if reply.code not in yes:
+                wrong[command] = reply
+    return wrong
 
 
 @stage('rcpt')
-def send_envelope(connection: Connection, extensions: Extensions,
-                  message: Message) -> None:
+def send_envelope(connection: Connection, message: Message) -> None:
     """Say from whom and to whom the mail goes, and that the message follows.
 
     This is the envelope; the header fields of the message play no part in
@@ -1954,86 +1925,84 @@ def send_envelope(connection: Connection, extensions: Extensions,
     S: 250 2.1.5 Recipient OK
     S: 354 Start mail input; end with <CRLF>.<CRLF>
 
-    Args:
-        connection: To the server, after the login.
-        extensions: What the server offers.
-        message: To be sent.
-
     Raises:
         SMTPRecipientsRefused: A recipient was refused.
         SMTPResponseException: The sender or DATA was refused.
         SMTPMessageError: The message is too large for the server.
         SMTPNotSupportedError: It needs an extension that is not offered.
     """
-    commands = [mail_command(extensions, message),
-                *(f'RCPT TO:<{address}>' for address in message.recipients),
-                'DATA']
+    check_limits(connection.extensions, message)
+    rcpt = {f'RCPT TO:<{address}>': address for address in message.recipients}
+    envelope = [(mail_command(connection.extensions, message), (COMPLETED,)),
+                *((command, YES_TO_RCPT) for command in rcpt),
+                ('DATA', (START_MAIL_INPUT,))]
     # --quit-after mail sends MAIL alone, --quit-after rcpt all but DATA.
     stop = {'mail': 1, 'rcpt': -1}.get(connection.transcript.quit_after)
-    replies = send_groups(
-        connection, commands[:stop],
-        MAX_GROUP if may_pipeline(connection, extensions) else 1)
-    wrong = wrong_among(replies)
-    if not wrong:
-        connection.transcript.reached('mail')
-        return
-    if 'DATA' in replies and 'DATA' not in wrong:
+    wrong = send_groups(
+        connection, envelope[:stop],
+        MAX_GROUP if may_pipeline(connection) else 1)
+    if wrong and connection.last_code == START_MAIL_INPUT:
         # "Go on", but not for all: without a dot the server forgets it.
         connection.transcript.note('hanging up without the final dot')
         connection.close()
-    first = next(iter(wrong))
-    if not first.startswith('RCPT') or wrong[first].code < 400:
-        raise refusal(first, wrong[first])
-    raise recipients_refused({
-        command[len('RCPT TO:<'):-1]: reply
-        for command, reply in wrong.items()
-        if command.startswith('RCPT') and reply.code >= 400})
+    first = next(iter(wrong), '')
+    if first in rcpt and wrong[first].code >= 400:
+        raise SMTPRecipientsRefused(
+            {rcpt[command]: reply for command, reply in wrong.items()
+             if command in rcpt and reply.code >= 400})
+    if first:
+        raise make_refusal(first, wrong[first])
+    connection.transcript.reached('mail')
 
 
 def send_final_dot(connection: Connection, ending: Sequence[str],
-                   recipients: Sequence[str], message_id: str) -> Receipt:
+                   message: Message) -> Receipt:
     """End the message, and wait for the reply that decides.
+
+    A 4yz or 5yz is a clear no, 421 too. Everything else that can happen
+    leaves it open whether the server has taken the message.
 
     Args:
         connection: To the server, which has all of the message.
         ending: The dot, and perhaps QUIT.
-        recipients: To whom it goes.
-        message_id: By which the message can be found again; or ''.
+        message: What is sent.
 
     Returns:
-        The receipt, which the transcript has too: sent.
+        The receipt: sent.
 
     Raises:
         SMTPResponseException: The server refused the message.
         SMTPDeliveryUnknown: No reply came to the dot, or a strange one.
     """
     transcript = connection.transcript
+    receipt: Receipt | None = None
     for line in ending:
         transcript.client(line)
     try:
-        transcript.sent(['(the message)', *ending])
         connection.send_octets(
             ''.join(line + CRLF for line in ending).encode())
         connection.awaited.extend([FINAL_DOT, *ending[1:]])
+        transcript.sent(['(the message)', *ending])
         reply = connection.read_reply(COMPLETED,
                                       seconds=connection.final_timeout)
-        receipt = Receipt(reply, recipients, message_id)
-        transcript.receipt = receipt    # from here on nothing can undo it
+        transcript.verdict = receipt = Receipt(
+            reply, message.recipients, message.message_id)
         return receipt
     except SMTPResponseException:
         raise
     except BaseException as error:
-        problem = getattr(error, 'problem', 'interrupted.')
-        raise SMTPDeliveryUnknown(
-            problem, details=[f'The message was complete (Message-ID '
-                              f'{message_id or "as typed"}).'],
-            command=FINAL_DOT,
-            reply=getattr(error, 'reply', None)) from error
+        if receipt:             # interrupted when all was done
+            raise
+        transcript.verdict = SMTPDeliveryUnknown(
+            getattr(error, 'problem', 'interrupted.'),
+            details=[f'The message was complete (Message-ID '
+                     f'{message.message_id or "as typed"}).'],
+            command=FINAL_DOT, reply=getattr(error, 'reply', None))
+        raise transcript.verdict from error
 
 
 @stage('message')
-def send_message(connection: Connection, extensions: Extensions,
-                 message: Message) -> Receipt:
+def send_message(connection: Connection, message: Message) -> Receipt:
     """Send the message, and the dot that ends it.
 
     Every line goes as it is, save that a dot at its start is doubled; a line
@@ -2044,11 +2013,6 @@ def send_message(connection: Connection, extensions: Extensions,
     C: .
     S: 250 2.0.0 OK, queued
 
-    Args:
-        connection: To the server, which has just said 354.
-        extensions: What the server offers.
-        message: To be sent.
-
     Returns:
         The receipt: sent.
 
@@ -2058,7 +2022,9 @@ def send_message(connection: Connection, extensions: Extensions,
         SMTPDeliveryUnknown: No reply came to the dot, or a strange one.
     """
     transcript = connection.transcript
-    transcript.message(message.outline())
+    if transcript.stream:
+        for mark, text in message.outline():
+            transcript.write(mark, text)
     done = 0
     try:
         transcript.confirm()
@@ -2073,10 +2039,10 @@ def send_message(connection: Connection, extensions: Extensions,
         raise
     finally:
         transcript.progress(message.size, message.size)
-    # Whatever the reply to the dot is, QUIT comes next: one round trip less.
-    ending = ['.', 'QUIT'] if may_pipeline(connection, extensions) else ['.']
-    return send_final_dot(connection, ending, message.recipients,
-                          message.message_id)
+    # Whatever the reply to the dot is, we have nothing more to say. So QUIT
+    # need not wait for it: one round trip less.
+    ending = ['.', 'QUIT'] if may_pipeline(connection) else ['.']
+    return send_final_dot(connection, ending, message)
 
 
 @stage('quit')
@@ -2089,19 +2055,18 @@ def say_goodbye(connection: Connection) -> None:
     C: QUIT
     S: 221 2.0.0 Service closing transmission channel
     """
-    connection.transcript.ask = None
     seconds = min(QUIT_TIMEOUT, connection.timeout)
     try:
-        if GREETING in connection.awaited:
+        if GREETING in connection.awaited:          # stopped before it came
             connection.read_reply(seconds=seconds)
-        if connection.last_code == CHALLENGE:
+        if connection.last_code == CHALLENGE:       # stopped within a login
             connection.send_line('*')       # "I give up", RFC 4954 section 4
             connection.read_reply(seconds=seconds)
         if connection.last_code == START_MAIL_INPUT:
             return              # only hanging up ends a message without a dot
         if not connection.awaited:
             connection.send_line('QUIT')
-        if connection.awaited[0] == 'QUIT':
+        if connection.awaited[0] == 'QUIT':         # sent now, or with the dot
             connection.read_reply(seconds=seconds)
     except (Exception, KeyboardInterrupt):
         pass                    # the verdict on the message stands already
@@ -2125,6 +2090,7 @@ FIELD_NAME = re.compile('[!-9;-~]{1,76}')       # RFC 5322 2.2: no colon
 ATOM = r'[^\x00-\x20\x7f()<>\[\]:;@\\,."]+'     # RFC 5322 3.2.3, RFC 6532
 DOT_ATOM = re.compile(rf'{ATOM}(?:\.{ATOM})*')
 
+# A name does not know its field, so it leaves room for the longest.
 LONGEST_ADDRESS_FIELD = 'Disposition-Notification-To: '
 LIKE_ENCODED_WORD = re.compile(r'=\?[^?]*\?[^?]*\?[^?]*\?=')
 
@@ -2159,26 +2125,27 @@ def check_text(what: str, text: str) -> str:
     return text
 
 
-def pack(pieces: Iterable[str], limit: int) -> list[str]:
-    """Join short strings, none of them cut, into as few as the limit allows.
+def pack(pieces: Iterable[AnyStr], limit: int) -> list[AnyStr]:
+    """Join short pieces, none of them cut, into as few as the limit allows.
 
     Args:
         pieces: In their order.
-        limit: In characters.
+        limit: In characters, or in octets.
     """
-    packed = ['']
+    packed: list[AnyStr] = []
     for piece in pieces:
-        if len(packed[-1]) + len(piece) > limit:
-            packed.append('')
-        packed[-1] += piece
+        if packed and len(packed[-1]) + len(piece) <= limit:
+            packed[-1] += piece
+        else:
+            packed.append(piece)
     return packed
 
 
-def encoded_words(text: str, beside: str = '') -> list[str]:
+def encode_words(text: str, beside: str = '') -> list[str]:
     """Write text as encoded-words (RFC 2047).
 
     Each stands for whole characters; a space between two of them is not part
-    of the text. 'Übung' becomes ['=?utf-8?q?=C3=9Cbung?=']; text with few
+    of the text. 'Übung 1' becomes ['=?utf-8?q?=C3=9Cbung_1?=']; text with few
     ASCII letters is shorter in base64, and has b in the place of q.
 
     Args:
@@ -2186,23 +2153,23 @@ def encoded_words(text: str, beside: str = '') -> list[str]:
         beside: What stands on the line before the first one.
     """
     room = HEADER_LINE - len(beside)
-    if room < ENCODED_WORD // 2:        # then it begins a line of its own
+    if room < ENCODED_WORD // 2:        # then fold() begins a line with it
         room = ENCODED_WORD
     room = min(room, ENCODED_WORD) - len('=?utf-8?q??=')
+    characters = [character.encode() for character in text]
     q_forms = [
         '_' if character == ' '
         else character if Q_SAFE.fullmatch(character)
         else ''.join(f'={octet:02X}' for octet in character.encode())
         for character in text]
-    if sum(map(len, q_forms)) <= 4 * len(text.encode()) // 3 + 4:
+    base64_length = len(text.encode()) * 4 // 3
+    if sum(map(len, q_forms)) <= base64_length + 4:     # people can read q
         return [f'=?utf-8?q?{word}?=' for word in pack(q_forms, room)]
-    # With a character for each octet, pack() counts octets of UTF-8.
-    octets = (character.encode().decode('latin-1') for character in text)
-    return [f'=?utf-8?b?{to_base64(word.encode("latin-1").decode())}?='
-            for word in pack(octets, room // 4 * 3)]
+    return [f'=?utf-8?b?{to_base64(word.decode())}?='
+            for word in pack(characters, room // 4 * 3)]
 
 
-def unstructured(name: str, text: str) -> list[str]:
+def format_unstructured(name: str, text: str) -> list[str]:
     """Write free text, such as a subject, for a header field.
 
     Args:
@@ -2218,8 +2185,8 @@ def unstructured(name: str, text: str) -> list[str]:
         return []
     # Split at single spaces; further ones stay with the word behind them.
     words = re.split('(?<! ) ', text)
-    # A line has room for 998 octets, so these 60 and 900 surely fit; '=?' would
-    # be taken for the beginning of an encoded-word.
+    # A line has room for 998 octets, so these 60 and 900 surely fit; '=?'
+    # would be taken for the beginning of an encoded-word.
     foreign = [number for number, word in enumerate(words)
                if not re.fullmatch(' {0,60}[!-~]{1,900}', word)
                or '=?' in word]
@@ -2231,7 +2198,7 @@ def unstructured(name: str, text: str) -> list[str]:
     if not words[last - 1].strip(' '):
         last += 1
     return [*words[:first],
-            *encoded_words(' '.join(words[first:last]), f'{name}: '),
+            *encode_words(' '.join(words[first:last]), f'{name}: '),
             *words[last:]]
 
 
@@ -2240,7 +2207,7 @@ def quote(text: str) -> str:
     return '"' + re.sub(r'(["\\])', r'\\\1', text) + '"'
 
 
-def phrase(name: str) -> list[str]:
+def format_phrase(name: str) -> list[str]:
     """Write a display name: as it is, quoted, or encoded (RFC 5322 3.2.5).
 
     Returns:
@@ -2253,10 +2220,10 @@ def phrase(name: str) -> list[str]:
         return words
     if plain and name.isprintable() and len(name) < ENCODED_WORD:
         return [quote(name)]
-    return encoded_words(name, LONGEST_ADDRESS_FIELD)
+    return encode_words(name, LONGEST_ADDRESS_FIELD)
 
 
-def ascii_domain(domain: str) -> str:
+def encode_domain(domain: str) -> str:
     """Write a domain in the letters that DNS knows (RFC 5890).
 
     Returns:
@@ -2281,7 +2248,8 @@ def ascii_domain(domain: str) -> str:
             same = False
         if not letters or not same or NOT_IN_DOMAINS.search(domain) \
                 or unicodedata.normalize('NFKC', domain) != domain:
-            raise ValueError('there is more than one way to spell its domain')
+            raise ValueError('there is more than one way to spell its domain; '
+                             'write it as xn--...')
     if not DOMAIN.fullmatch(encoded):
         raise ValueError('what stands behind @ is no name of a host')
     return encoded
@@ -2329,7 +2297,7 @@ def skip_comment(text: str, start: int) -> int:
     return -1
 
 
-def tokens_of(text: str) -> Iterator[Token]:
+def tokenize(text: str) -> Iterator[Token]:
     """Take an address list apart; spaces are left out.
 
     Raises:
@@ -2350,7 +2318,7 @@ def tokens_of(text: str) -> Iterator[Token]:
         position = end
 
 
-def name_of(tokens: Sequence[Token]) -> str:
+def read_name(tokens: Sequence[Token]) -> str:
     """Read the display name before the < of a mailbox or the : of a group.
 
     Raises:
@@ -2363,7 +2331,7 @@ def name_of(tokens: Sequence[Token]) -> str:
                     else text for kind, text in tokens)
 
 
-def address_of(tokens: Sequence[Token]) -> str:
+def read_addr_spec(tokens: Sequence[Token]) -> str:
     """Check an address, and write it as the envelope wants it.
 
     Returns:
@@ -2375,7 +2343,7 @@ def address_of(tokens: Sequence[Token]) -> str:
     kinds = [text if kind == 'special' else kind for kind, text in tokens]
     if kinds[1:] not in (['@', 'atom'], ['@', 'literal']):
         raise ValueError("it is not of the form 'user@host'")
-    local, domain = name_of(tokens[:1]), tokens[2][1]
+    local, domain = read_name(tokens[:1]), tokens[2][1]
     if not local.isprintable() or LIKE_ENCODED_WORD.search(local):
         raise ValueError('the part before @ would be misread')
     if not DOT_ATOM.fullmatch(local):
@@ -2383,7 +2351,7 @@ def address_of(tokens: Sequence[Token]) -> str:
             raise ValueError('the part before @ has a dot out of place')
         local = quote(local)
     domain = check_literal(domain) if kinds[2] == 'literal' \
-        else ascii_domain(domain)
+        else encode_domain(domain)
     address = f'{local}@{domain}'
     if len(local.encode()) > MAX_LOCAL_PART \
             or len(address.encode()) > MAX_ADDRESS:
@@ -2413,20 +2381,20 @@ def read_mailbox(tokens: Sequence[Token]) -> AddressList:
                 if kind == 'comment']
     tokens = [token for token in tokens if token[0] != 'comment']
     if LESS not in tokens:
-        address = address_of(tokens)
+        address = read_addr_spec(tokens)
         # bob@example.org (Bob): how names were written before 1982
         name = comments[0] if comments else ''
     else:
         angle = tokens.index(LESS)
         if tokens[-1] != GREATER:
             raise ValueError('its < has no > at the end')
-        address = address_of(tokens[angle + 1:-1])
-        name = name_of(tokens[:angle])
-    words = [*phrase(name), f'<{address}>'] if name else [address]
+        address = read_addr_spec(tokens[angle + 1:-1])
+        name = read_name(tokens[:angle])
+    words = [*format_phrase(name), f'<{address}>'] if name else [address]
     return AddressList(words, [address])
 
 
-def group_name(tokens: Sequence[Token]) -> list[str]:
+def format_group_name(tokens: Sequence[Token]) -> list[str]:
     """Write the name of a group, up to its colon.
 
     Raises:
@@ -2434,45 +2402,55 @@ def group_name(tokens: Sequence[Token]) -> list[str]:
     """
     if not tokens:
         raise ValueError('a group needs a name before its colon')
-    words = phrase(name_of(tokens))
+    words = format_phrase(read_name(tokens))
     if words[-1].startswith('=?'):
         return [*words, ':']            # an encoded-word stands by itself
     return [*words[:-1], f'{words[-1]}:']
 
 
+def join_with_commas(entries: Iterable[Sequence[str]]) -> list[str]:
+    """Write a list: the words of its entries, commas between the entries."""
+    words: list[str] = []
+    for entry in entries:
+        if words and entry:
+            words[-1] += ','
+        words += entry
+    return words
+
+
 def read_addresses(tokens: Iterable[Token]) -> AddressList:
     """Read a list of mailboxes and groups (RFC 5322 section 3.4).
+
+    Such as 'Bob <bob@example.org>, Friends: carol@example.com, dave@b.org;'.
 
     Raises:
         ValueError: Something in it is no address.
     """
-    words: list[str] = []
+    entries: list[list[str]] = []       # the words of each mailbox or group
     addresses: list[str] = []
+    group: list[str] | None = None      # the name of the group that is open
+    members: list[list[str]] = []
     mailbox: list[Token] = []
-    in_group = False
     for token in [*tokens, COMMA]:
-        if token == COLON and not in_group and LESS not in mailbox:
-            words += group_name(mailbox)
-            mailbox, in_group = [], True
+        if token == COLON and group is None and LESS not in mailbox:
+            group, members, mailbox = format_group_name(mailbox), [], []
         elif token not in (COMMA, SEMICOLON):
             mailbox.append(token)
         else:
             if any(kind != 'comment' for kind, _ in mailbox):
                 found = read_mailbox(mailbox)
-                words += found.words
-                words[-1] += ','
                 addresses += found.addresses
+                (entries if group is None else members).append(found.words)
             mailbox = []
             if token == SEMICOLON:
-                if not in_group:
+                if group is None:
                     raise ValueError('a semicolon ends only a group')
-                words[-1] = words[-1].rstrip(',') + ';,'
-                in_group = False
-    if in_group:
+                *words, last = [*group, *join_with_commas(members)]
+                entries.append([*words, f'{last};'])
+                group = None
+    if group is not None:
         raise ValueError('a group ends with a semicolon')
-    if words:
-        words[-1] = words[-1].rstrip(',')
-    return AddressList(words, addresses)
+    return AddressList(join_with_commas(entries), addresses)
 
 
 def parse_addresses(field: str, *texts: str) -> AddressList:
@@ -2489,22 +2467,18 @@ def parse_addresses(field: str, *texts: str) -> AddressList:
     Raises:
         SMTPMessageError: Something in it is no address.
     """
-    words: list[str] = []
-    addresses: list[str] = []
+    found: list[AddressList] = []
     for text in texts:
         try:
-            found = read_addresses(tokens_of(check_text(field, text)))
+            found.append(read_addresses(tokenize(check_text(field, text))))
         except ValueError as error:
             raise SMTPMessageError(
                 f'{field}: "{text[:100]}" is no address: {error}.',
                 advice=f"{YOU}: write 'user@host' or 'Name <user@host>', with "
                 'commas between several; a name with a comma needs "quotes".'
             ) from None
-        if words and found.words:
-            words[-1] += ','
-        words += found.words
-        addresses += found.addresses
-    return AddressList(words, addresses)
+    return AddressList(join_with_commas(words for words, _ in found),
+                       [one for _, addresses in found for one in addresses])
 
 
 def fold(name: str, words: Iterable[str]) -> str:
@@ -2609,6 +2583,10 @@ def print_all_timezones() -> None:
 # ---------------------------------------------------------------------------
 
 
+# In a line of 999 octets the dot of this pattern takes its CR as well.
+LONG_LINE = f'(?m)^.{{{MAX_TEXT_LINE + 2}}}'
+
+
 class Part(NamedTuple):
     """A part of a message: its own header fields, and its content.
 
@@ -2621,23 +2599,24 @@ class Part(NamedTuple):
     pieces: list[Piece]
 
 
-def mend_line_ends(text: str) -> str:
+def normalize_line_ends(text: str) -> str:
     """Make each CR, LF or CRLF a CRLF, and end the last line with one."""
     # Each of these is a single pass in C; a regular expression takes longer.
     text = text.replace(CRLF, '\n').replace('\r', '\n').replace('\n', CRLF)
     return text if not text or text.endswith(CRLF) else text + CRLF
 
 
-def cut_base64(base64: bytes) -> bytes:
-    """Cut base64 into lines (RFC 2045 section 6.8)."""
-    # One call that cuts all the lines is twice as fast as a loop.
+def encode_base64(octets: bytes) -> bytes:
+    """Write octets as lines of base64 (RFC 2045 section 6.8)."""
+    base64 = binascii.b2a_base64(octets, newline=False)
+    # One call that cuts all the lines is three times as fast as a loop.
     whole, rest = divmod(len(base64), BASE64_LINE)
     lines = struct.unpack(
         f'{BASE64_LINE}s' * whole + (f'{rest}s' if rest else ''), base64)
     return CRLF.encode().join((*lines, b''))
 
 
-def text_part(text: str, subtype: str = 'plain') -> Part:
+def make_text_part(text: str, subtype: str = 'plain') -> Part:
     """Make a part of text (RFC 2046 section 4.1).
 
     Args:
@@ -2651,23 +2630,22 @@ def text_part(text: str, subtype: str = 'plain') -> Part:
     Raises:
         SMTPMessageError: The text is no Unicode text.
     """
-    text = mend_line_ends(text)
+    text = normalize_line_ends(text)
     try:
         octets = text.encode()
     except UnicodeEncodeError as error:
         raise SMTPMessageError('the text is not UTF-8: broken character at '
                                f'position {error.start + 1}.') from None
     encoding, charset = '7bit', 'us-ascii'
-    if not text.isascii() or '\0' in text \
-            or re.search(f'(?m)^.{{{MAX_TEXT_LINE + len(CRLF)}}}', text):
+    if not text.isascii() or '\0' in text or re.search(LONG_LINE, text):
         charset = 'utf-8'
         quoted = binascii.b2a_qp(octets)
-        base64 = cut_base64(binascii.b2a_base64(octets, newline=False))
+        base64 = encode_base64(octets)
         encoding, octets = min(('quoted-printable', quoted),
                                ('base64', base64), key=lambda way: len(way[1]))
     return Part(
         fold('Content-Type', [f'text/{subtype};', f'charset={charset}'])
-        + fold('Content-Transfer-Encoding', [encoding]), [Piece(octets)])
+        + fold('Content-Transfer-Encoding', [encoding]), [Lines(octets)])
 
 
 def open_file(path: str) -> BinaryIO:
@@ -2687,21 +2665,26 @@ def open_file(path: str) -> BinaryIO:
                            exit_code=EXIT_NO_INPUT)
 
 
-def state_of(file: BinaryIO) -> tuple[int, int, int]:
+def get_state(file: BinaryIO) -> tuple[int, int, int]:
     """Return what changes with a file: its size, its time, and which it is."""
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def file_changed(path: str) -> SMTPMessageError:
-    """Make the error for a file that was written to while it was sent."""
-    return SMTPMessageError(
-        f'{path} changed while it was sent, so the message was not completed.',
-        exit_code=EXIT_NO_INPUT,
-        advice=f'{YOU}: send it again when nobody writes to the file.')
+def check_unchanged(path: str, unchanged: bool) -> None:
+    """Refuse to complete a message whose file changed while it was sent.
+
+    Raises:
+        SMTPMessageError: The announced size may be wrong now.
+    """
+    if not unchanged:
+        raise SMTPMessageError(
+            f'{path} changed while it was sent, so the message was not '
+            'completed.', exit_code=EXIT_NO_INPUT,
+            advice=f'{YOU}: send it again when nobody writes to the file.')
 
 
-class Attachment(Piece):
+class Attachment:
     """A file, sent in base64 (RFC 2045 section 6.8).
 
     Attributes:
@@ -2711,43 +2694,42 @@ class Attachment(Piece):
     """
 
     def __init__(self, path: str) -> None:
-        """Look at the file, which must be one that can be read."""
-        super().__init__(b'')
+        """Look at the file, which must be one that can be read.
+
+        Raises:
+            SMTPMessageError: It is not, or its name cannot be sent.
+        """
         self.path = path
         self.name = check_text('the file name', os.path.basename(path))
         with open_file(path) as file:
-            self._state = state_of(file)
-        base64_size = (self._state[0] + 2) // 3 * 4
+            self._state = get_state(file)
+        self._octets = self._state[0]
+        base64_size = (self._octets + 2) // 3 * 4
         lines = -(-base64_size // BASE64_LINE)
         self.size = base64_size + len(CRLF) * lines
 
-    def outline(self, head: int = 0, tail: int = 0
-                ) -> Iterator[tuple[str, str]]:
+    def outline(self) -> Iterator[tuple[str, str]]:
         """Yield what a transcript shows of the file."""
-        yield '--', (f'({self.name}: {self._state[0]:,} octets, '
+        yield '--', (f'({self.name}: {self._octets:,} octets, '
                      f'{self.size:,} in base64)')
 
     def chunks(self) -> Iterator[bytes]:
         """Read the file, and yield lines of base64, many at a time.
 
         Raises:
-            SMTPMessageError: The file has changed since it was looked at;
-                see file_changed.
+            SMTPMessageError: The file has changed since it was looked at.
         """
-        octets_per_line = BASE64_LINE // 4 * 3
-        left = self._state[0]
+        block = BASE64_LINES * (BASE64_LINE // 4 * 3)
+        left = self._octets
         with open_file(self.path) as file:
-            while left > 0:
-                octets = file.read(min(left, octets_per_line * BASE64_LINES))
-                if not octets:
-                    break
+            while octets := file.read(min(left, block)):
                 left -= len(octets)
-                yield cut_base64(binascii.b2a_base64(octets, newline=False))
-            if left or file.read(1) or state_of(file) != self._state:
-                raise file_changed(self.path)
+                yield encode_base64(octets)
+            check_unchanged(self.path, left == 0 and not file.read(1)
+                            and get_state(file) == self._state)
 
 
-def parameter(name: str, value: str) -> list[str]:
+def format_parameter(name: str, value: str) -> list[str]:
     """Write a parameter of a field, such as filename (RFC 2231).
 
     Args:
@@ -2775,7 +2757,7 @@ def parameter(name: str, value: str) -> list[str]:
     return [*words[:-1], words[-1].rstrip(';')]
 
 
-def attachment_part(path: str) -> Part:
+def make_attachment_part(path: str) -> Part:
     """Make a part of a file (RFC 2183)."""
     import mimetypes  # reads files of its own: not without need
     attachment = Attachment(path)
@@ -2786,11 +2768,12 @@ def attachment_part(path: str) -> Part:
         fold('Content-Type', [kind])
         + fold('Content-Transfer-Encoding', ['base64'])
         + fold('Content-Disposition',
-               ['attachment;', *parameter('filename', attachment.name)]),
+               ['attachment;',
+                *format_parameter('filename', attachment.name)]),
         [attachment])
 
 
-def multipart(subtype: str, parts: Sequence[Part]) -> Part:
+def make_multipart(subtype: str, parts: Sequence[Part]) -> Part:
     """Put several parts together (RFC 2046 section 5.1).
 
     Args:
@@ -2801,17 +2784,17 @@ def multipart(subtype: str, parts: Sequence[Part]) -> Part:
     Returns:
         One part that holds them all, with a boundary between them.
     """
-    pieces = [piece for part in parts for piece in part.pieces]
+    texts = [piece.octets for part in parts for piece in part.pieces
+             if isinstance(piece, Lines)]
     boundary = ''
-    while not boundary or any(
-            boundary.encode() in piece.octets for piece in pieces):
+    while not boundary or any(boundary.encode() in text for text in texts):
         # '=_' occurs neither in base64 nor in quoted-printable.
         boundary = f'=_{os.urandom(12).hex()}'
     content: list[Piece] = []
     for part in parts:
         start = f'--{boundary}{CRLF}{part.fields}{CRLF}'
-        content += [Piece(start.encode()), *part.pieces, Piece(CRLF.encode())]
-    content.append(Piece(f'--{boundary}--{CRLF}'.encode()))
+        content += [Lines(start.encode()), *part.pieces, Lines(CRLF.encode())]
+    content.append(Lines(f'--{boundary}--{CRLF}'.encode()))
     return Part(fold('Content-Type', [f'multipart/{subtype};',
                                       f'boundary="{boundary}"']), content)
 
@@ -2822,23 +2805,25 @@ def multipart(subtype: str, parts: Sequence[Part]) -> Part:
 # A message is header fields, an empty line, and the body. For SMTP it must
 # also be known who sends it and who receives it: for us these are the
 # addresses in From, To, Cc and Bcc. From, To and Cc stand in the header too,
-# for people to read; Bcc lives in the envelope alone, which is what makes it
+# for people to read; Bcc goes into the envelope alone, which is what makes it
 # blind. The size is known before the first octet is sent, so that a server
 # can refuse at once what it will not take.
 #
 # There are two ways to a message: build_message makes one of what a user
-# says, read_message takes one that another program has finished. What neither
-# may do is repair in silence: an address that is none, a line that is too long
-# or a letter that no header can carry is named, and the user decides.
+# says, read_message takes one that another program has finished. Both add
+# what must be there (Date, Message-ID) and make every line end a CRLF. What
+# neither does is guess: an address that is none, a line that is too long or
+# letters that no header can carry are named in an error.
 # ---------------------------------------------------------------------------
 
 OWN_FIELDS = ('from', 'to', 'cc', 'bcc', 'subject', 'date', 'message-id',
-              'mime-version', 'resent-bcc')
+              'mime-version', 'content-type', 'content-transfer-encoding',
+              'content-disposition', 'resent-bcc')
 ADDRESS_FIELDS = ('reply-to', 'sender', 'mail-followup-to',
                   'disposition-notification-to')
 
 
-def further_fields(name: str, values: str | Sequence[str]) -> str:
+def format_fields(name: str, values: str | Sequence[str]) -> str:
     """Write header fields of the user's own.
 
     Args:
@@ -2853,13 +2838,13 @@ def further_fields(name: str, values: str | Sequence[str]) -> str:
     """
     if not FIELD_NAME.fullmatch(name):
         raise SMTPMessageError(f'{name!r} is no name for a header field.')
-    if name.lower() in OWN_FIELDS or name.lower().startswith('content-'):
+    if name.lower() in OWN_FIELDS:
         raise SMTPMessageError(
             f'{name} is a header field that smtp.py writes itself.')
     return ''.join(
         fold(name, parse_addresses(name, value).words
              if name.lower() in ADDRESS_FIELDS
-             else unstructured(name, check_text(name, value)))
+             else format_unstructured(name, check_text(name, value)))
         for value in ([values] if isinstance(values, str) else values))
 
 
@@ -2872,13 +2857,27 @@ def take_addresses(fields: dict[str, Any], name: str) -> AddressList:
 
     Returns:
         Its addresses; none if it is not there.
+
+    Raises:
+        SMTPMessageError: Something in it is no address.
     """
     value = fields.pop(name, '')
     return parse_addresses(name, *([value] if isinstance(value, str)
                                    else value))
 
 
-def each_once(addresses: Iterable[str]) -> list[str]:
+def check_sender(found: AddressList) -> str:
+    """Return the address of From.
+
+    Raises:
+        SMTPMessageError: There is none, or more than one.
+    """
+    if len(found.addresses) != 1:
+        raise SMTPMessageError('From needs one address, and one only.')
+    return found.addresses[0]
+
+
+def drop_duplicates(addresses: Iterable[str]) -> list[str]:
     """Leave out addresses that occur again; case counts only before the @."""
     known: dict[tuple[str, str], str] = {}
     for address in addresses:
@@ -2896,15 +2895,20 @@ def make_message_id(sender: str) -> str:
     return f'<{os.urandom(16).hex()}@{sender.rpartition("@")[2]}>'
 
 
-def join_pieces(pieces: Iterable[Piece]) -> list[Piece]:
-    """Join pieces in memory that follow each other, to be sent at once."""
-    joined: list[Piece] = []
-    for piece in pieces:
-        if joined and type(piece) is type(joined[-1]) is Piece:
-            joined[-1] = Piece(joined[-1].octets + piece.octets)
-        else:
-            joined.append(piece)
-    return joined
+def make_body(text: str, attachments: Sequence[str], html: str | None) -> Part:
+    """Make the body: a text, perhaps in two forms, and perhaps files.
+
+    Raises:
+        SMTPMessageError: A text is no Unicode text, or a file unreadable.
+    """
+    body = make_text_part(text)
+    if html is not None:
+        body = make_multipart('alternative',
+                              [body, make_text_part(html, 'html')])
+    if attachments:
+        body = make_multipart(
+            'mixed', [body, *map(make_attachment_part, attachments)])
+    return body
 
 
 def build_message(message_info: Mapping[str, Any], message_text: str,
@@ -2932,40 +2936,33 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
         raise SMTPMessageError('a header field is given twice.')
     sender, to, cc, bcc = (take_addresses(fields, name)
                            for name in ('From', 'To', 'Cc', 'Bcc'))
-    if len(sender.addresses) != 1:
-        raise SMTPMessageError('From needs one address, and one only.')
-    recipients = each_once(to.addresses + cc.addresses + bcc.addresses)
+    address = check_sender(sender)
+    recipients = drop_duplicates(to.addresses + cc.addresses + bcc.addresses)
     if not recipients:
         raise SMTPMessageError('there is no recipient.')
     if not to.words and not cc.words:
         # An empty group: it says to people that there is somebody, not who.
         to = AddressList(['undisclosed-recipients:;'], [])
-    message_id = make_message_id(sender.addresses[0])
     subject = check_text('Subject', fields.pop('Subject', ''))
     date = fields.pop('Date', '') or get_formatted_date()
     if not re.fullmatch(f'[ -~]{{1,{HEADER_LINE}}}', date):
         raise SMTPMessageError(
             f'Date: {date[:100]!r} is not a short line of ASCII.')
+    message_id = make_message_id(address)
     header = ''.join([
         fold('From', sender.words),
         fold('To', to.words) if to.words else '',
         fold('Cc', cc.words) if cc.words else '',
-        fold('Subject', unstructured('Subject', subject)),
+        fold('Subject', format_unstructured('Subject', subject)),
         fold('Date', [date]),
         fold('Message-ID', [message_id]),
-        *(further_fields(*field) for field in fields.items()),
+        *(format_fields(*field) for field in fields.items()),
         fold('MIME-Version', ['1.0'])])
-    body = text_part(message_text)
-    if html is not None:
-        body = multipart('alternative', [body, text_part(html, 'html')])
-    if attachments:
-        body = multipart('mixed', [
-            body, *(attachment_part(path) for path in attachments)])
-    start = Piece(f'{header}{body.fields}{CRLF}'.encode())
-    return Message(sender.addresses[0], recipients, message_id,
-                   join_pieces([start, *body.pieces]),
-                   needs_smtputf8=not f'{header}{recipients}'.isascii(),
-                   bcc_fields=fold('Bcc', bcc.words) if bcc.words else '')
+    body = make_body(message_text, attachments, html)
+    header += body.fields
+    blind = fold('Bcc', bcc.words) if bcc.words else ''
+    return Message(address, recipients, message_id, header, body.pieces,
+                   own_header=blind + header)
 
 
 def check_lines(lines: bytes) -> None:
@@ -2974,7 +2971,7 @@ def check_lines(lines: bytes) -> None:
     Raises:
         SMTPMessageError: A line is too long, or has a NUL.
     """
-    if re.search(b'(?m)^.{%d}' % (MAX_TEXT_LINE + len(CRLF)), lines):
+    if re.search(LONG_LINE.encode(), lines):
         raise SMTPMessageError(
             f'the message has a line of more than {MAX_TEXT_LINE} octets.',
             advice=f'{YOU}: let your mail program write it in '
@@ -2985,21 +2982,26 @@ def check_lines(lines: bytes) -> None:
             advice=f'{YOU}: let your mail program write it in base64.')
 
 
-class StoredBody(Piece):
+class StoredBody:
     """The body of a finished message, read from its file while it is sent.
 
     Attributes:
+        size: Octets on the wire, before dots are doubled.
         is_ascii: Whether all its octets are.
     """
 
     def __init__(self, path: str, file: BinaryIO) -> None:
-        """Look through the file, which stands at the start of the body."""
-        super().__init__(b'')
+        """Look through the file, which stands at the start of the body.
+
+        Raises:
+            SMTPMessageError: A line of it cannot be sent.
+        """
+        self.size = 0
         self.is_ascii = True
         self._path = path
         self._file = file
         self._start = file.tell()
-        self._state = state_of(file)
+        self._state = get_state(file)
         for lines in self._read():
             self.size += len(lines)
             self.is_ascii = self.is_ascii and lines.isascii()
@@ -3016,29 +3018,28 @@ class StoredBody(Piece):
             end = len(lines) if not more else 1 + max(
                 lines.rfind(b'\n'), lines.rfind(b'\r', 0, -1))
             check_lines(lines[end:])
-            yield mend_line_ends(lines[:end].decode('latin-1')).encode(
-                'latin-1')
+            # In Latin-1 each octet is a letter, so this changes no other.
+            yield normalize_line_ends(
+                lines[:end].decode('latin-1')).encode('latin-1')
             lines = lines[end:]
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the lines of the body, many at a time.
 
         Raises:
-            SMTPMessageError: The file has changed since it was looked at;
-                see file_changed.
+            SMTPMessageError: The file has changed since it was looked at.
         """
         left = self.size
         for lines in self._read():
             left -= len(lines)
             yield lines
-        if left or state_of(self._file) != self._state:
-            raise file_changed(self._path)
+        check_unchanged(self._path, left == 0
+                        and get_state(self._file) == self._state)
 
-    def outline(self, head: int = 20, tail: int = 0
-                ) -> Iterator[tuple[str, str]]:
+    def outline(self) -> Iterator[tuple[str, str]]:
         """Yield what a transcript shows of the body: its first lines."""
         first = next(self._read(), b'')
-        yield from Piece(first).outline(head, 1)
+        yield from Lines(first).outline()
         if len(first) < self.size:
             yield '--', f'({self.size:,} octets in all)'
 
@@ -3047,16 +3048,16 @@ def read_header(file: BinaryIO) -> list[str]:
     """Read the header of a finished message, up to its empty line.
 
     Returns:
-        Its fields, each with its folded lines and its CRLF; octets that are
-        not UTF-8 as surrogates.
+        Its fields, each with its folded lines and its CRLF.
 
     Raises:
-        SMTPMessageError: This is no header.
+        SMTPMessageError: This is no header, or none in UTF-8.
     """
     fields: list[list[str]] = []
     for number, octets in enumerate(
             iter(functools.partial(file.readline, BLOCK), b''), 1):
-        line = octets.rstrip(b'\r\n').decode('utf-8', 'surrogateescape')
+        octets = octets.rstrip(b'\r\n')
+        line = octets.decode('utf-8', 'surrogateescape')
         line = line.lstrip('\ufeff')    # a mark that some editors leave
         if not line:
             break
@@ -3069,24 +3070,80 @@ def read_header(file: BinaryIO) -> list[str]:
                 f'line {number} is no header field: {line[:80]}',
                 advice=f'{YOU}: a finished message begins with its header '
                 'fields, and an empty line ends them.')
-        check_lines(octets.rstrip(b'\r\n') + CRLF.encode())
+        if re.search('[\ud800-\udfff]', line):
+            raise SMTPMessageError(
+                f'the header field {fields[-1][0].partition(":")[0]} is not '
+                'UTF-8.',
+                advice=f'{YOU}: let your mail program write encoded-words.')
+        check_lines(octets + CRLF.encode())
     return [''.join(lines) for lines in fields]
 
 
-def values_of(fields: Sequence[str]) -> dict[str, list[str]]:
-    """Return the values of header fields by their names in small letters."""
+def get_name(field: str) -> str:
+    """Return the name of a header field, in small letters."""
+    return field.partition(':')[0].strip().lower()
+
+
+def collect_values(fields: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values of header fields by their names in small letters.
+
+    Whoever passes a message on as it is, not as an attachment, puts fields
+    Resent-From, Resent-To and so on above the others (RFC 5322 section
+    3.6.6). If that happened more than once, the uppermost count.
+    """
     values: dict[str, list[str]] = {}
-    passed_on_before = False
+    resent_before = False
     for field in fields:
-        name, _, value = field.partition(':')
-        name = name.strip().lower()
-        # One who passes a message on puts fields of his own above the others.
-        if name.startswith('resent-') and (passed_on_before or name in values):
-            passed_on_before = True
+        name = get_name(field)
+        if name.startswith('resent-') and (resent_before or name in values):
+            resent_before = True
             continue
         values.setdefault(name, []).append(
-            re.sub('[\r\n\ud800-\udfff]', '', value).strip())
+            re.sub('[\r\n]', '', field.partition(':')[2]).strip())
     return values
+
+
+def find_addresses(values: Mapping[str, Sequence[str]], *names: str
+                   ) -> list[str]:
+    """Return the addresses in the fields of these names.
+
+    Display names play no part here, and many lack the quotes they need, so
+    they are left out before a value is read.
+
+    Raises:
+        SMTPMessageError: Something in them is no address.
+    """
+    return [address for name in names for address in parse_addresses(
+        name, *(re.sub('(?<![^,;:<>"()])[^,;:<>"()]+<', '<', value)
+                for value in values.get(name.lower(), ()))).addresses]
+
+
+def find_sender(values: Mapping[str, Sequence[str]], path: str) -> str:
+    """Find the address for MAIL in the header of a finished message.
+
+    Raises:
+        SMTPMessageError: It is not clear which that is.
+    """
+    resent = 'Resent-' if 'resent-from' in values else ''
+    found = find_addresses(values, f'{resent}From')
+    if len(found) > 1:              # several authors: one of them sent it
+        found = find_addresses(values, f'{resent}Sender')
+    if len(found) != 1:
+        raise SMTPMessageError(
+            f'{path} has no address in From, or several and none in Sender.',
+            advice=f'{YOU}: see --from.')
+    return found[0]
+
+
+def find_recipients(values: Mapping[str, Sequence[str]]) -> list[str]:
+    """Find the addresses for RCPT in the header of a finished message.
+
+    Raises:
+        SMTPMessageError: A field that should have them has something else.
+    """
+    resent = 'Resent-' if 'resent-from' in values else ''
+    return find_addresses(values, f'{resent}To', f'{resent}Cc',
+                          f'{resent}Bcc')
 
 
 def read_message(file: BinaryIO, path: str, sender: str | None = None,
@@ -3109,46 +3166,23 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
         SMTPMessageError: It cannot be sent as it is.
     """
     fields = read_header(file)
-    values = values_of(fields)
-
-    def addresses(*names: str) -> list[str]:
-        """Return the addresses in the fields of these names."""
-        # Display names play no part here, and many lack the quotes they need.
-        return [address for name in names for address in parse_addresses(
-            name, *(re.sub('(?<![^,;:<>"()])[^,;:<>"()]+<', '<', value)
-                    for value in values.get(name.lower(), []))).addresses]
-
-    resent = 'Resent-' if 'resent-from' in values else ''
-    senders = [sender] if sender else addresses(f'{resent}From')
-    if len(senders) > 1:
-        senders = addresses(f'{resent}Sender')
-    if len(senders) != 1:
-        raise SMTPMessageError(f'{path} has no address in From.',
-                               advice=f'{YOU}: see --from.')
-    to = each_once(recipients or addresses(
-        f'{resent}To', f'{resent}Cc', f'{resent}Bcc'))
-    if not to:
+    values = collect_values(fields)
+    sender = sender or find_sender(values, path)
+    recipients = drop_duplicates(recipients or find_recipients(values))
+    if not recipients:
         raise SMTPMessageError(f'{path} names no recipient.',
                                advice=f'{YOU}: see --to.')
-    bcc = re.compile('(?i)(resent-)?bcc[ \t]*:')
-    bcc_fields = [field for field in fields if bcc.match(field)]
-    header = ''.join(field for field in fields if not bcc.match(field))
-    if 'date' not in values:
-        header += fold('Date', [get_formatted_date()])
-    message_id = values.get('message-id', [make_message_id(senders[0])])[0]
-    if 'message-id' not in values:
-        header += fold('Message-ID', [message_id])
-    for field in fields:
-        if re.search('[\ud800-\udfff]', field):
-            raise SMTPMessageError(
-                f'the header field {field.partition(":")[0]} is not UTF-8.',
-                advice=f'{YOU}: let your mail program write encoded-words.')
-    octets = (header + CRLF).encode()
+    message_id = values.get('message-id', [make_message_id(sender)])[0]
+    for name, value in (('From', sender), ('Date', get_formatted_date()),
+                        ('Message-ID', message_id)):
+        if name.lower() not in values:
+            fields.append(fold(name, [value]))
+    header = ''.join(field for field in fields
+                     if get_name(field) not in ('bcc', 'resent-bcc'))
     body = StoredBody(path, file)
-    return Message(
-        senders[0], to, message_id, [Piece(octets), body],
-        needs_smtputf8=not f'{header}{senders}{to}'.isascii(),
-        needs_8bitmime=not body.is_ascii, bcc_fields=''.join(bcc_fields))
+    return Message(sender, recipients, message_id, header, [body],
+                   needs_8bitmime=not body.is_ascii,
+                   own_header=''.join(fields))
 
 
 # ---------------------------------------------------------------------------
@@ -3158,11 +3192,10 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
 # is a part of the session in the docstring at the top of this file.
 # ---------------------------------------------------------------------------
 
-
 TLS_WAYS = ('starttls', 'implicit', 'none')
 
 
-def usual_tls(port: int) -> str:
+def choose_tls(port: int) -> str:
     """Return how TLS begins on a port, if nobody says."""
     return 'implicit' if port == IMPLICIT_TLS_PORT else 'starttls'
 
@@ -3213,32 +3246,29 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
             SMTPRecipientsRefused, SMTPResponseException, SMTPStopped: see
             section 3.
     """
-    tls = usual_tls(port) if tls is None else tls
+    tls = choose_tls(port) if tls is None else tls
     if tls not in TLS_WAYS:
         raise SMTPUsageError(f'tls is one of {", ".join(TLS_WAYS)}.')
-    transcript = transcript or Transcript()
     check_login(user, password)
+    transcript = transcript or Transcript()
     transcript.protect(password)
-    transcript.begin(open_socket)
-    context = tls_context(ca_file) if tls != 'none' else None
+    transcript.begin('', open_socket)
+    context = make_tls_context(ca_file) if tls != 'none' else None
     sock = open_socket(server, port, family, timeout)
-    with Connection(sock, transcript, timeout) as connection:
+    connection = Connection(sock, transcript, timeout)
+    with contextlib.closing(connection):
         try:
-            # Nothing that is said in the clear is believed later, and nothing
-            # secret is said; the login decides which mail may be sent; the
-            # reply to the message decides whether it was.
             if context and tls == 'implicit':
                 begin_tls(connection, context, server)
             read_greeting(connection)
-            extensions = say_hello(connection, ehlo)
+            say_hello(connection, ehlo)
             if context and tls == 'starttls':
-                start_tls(connection, extensions, context, server)
-                extensions = say_hello(connection, ehlo, extensions)
-            if context and auth != 'none':
-                log_in(connection, extensions, user or message.sender,
-                       password, auth)
-            send_envelope(connection, extensions, message)
-            receipt = send_message(connection, extensions, message)
+                start_tls(connection, context, server)
+                say_hello(connection, ehlo)
+            if connection.encrypted and auth != 'none':
+                log_in(connection, user or message.sender, password, auth)
+            send_envelope(connection, message)
+            receipt = send_message(connection, message)
         except (SMTPResponseException, SMTPNotSupportedError,
                 SMTPMessageError, SMTPConfigurationError, SMTPStopped):
             say_goodbye(connection)
@@ -3276,398 +3306,13 @@ def smtp_send(password: str, message_info: Mapping[str, Any],
 
 
 # ---------------------------------------------------------------------------
-# 13  Typing by hand
+# 13  The user
 #
-# SMTP can be typed, and everybody who wants to know it should have done it
-# once. With telnet the game ends at STARTTLS. Here the user types the
-# commands, and this program does only what no human can do: the TLS
-# handshake, base64, and not showing the password. A line that begins with an
-# exclamation mark goes as it is, without any help. Where lines come from is
-# the business of section 14, which hands over two functions that read them.
+# From here on there is somebody at a keyboard. Whatever is asked is asked on
+# standard error, so that standard output holds the result and nothing else.
+# The password is asked on the terminal itself, even if a pipe brings the
+# text, and is not shown.
 # ---------------------------------------------------------------------------
-
-Prompt = Callable[[str], str]       # shows a text, and returns a line
-
-
-def as_typed(line: str) -> str:
-    """Turn what the user typed into a command: base64 is done for them."""
-    user = re.fullmatch('(?i:AUTH LOGIN) (.+)', line)
-    if user:
-        return f'AUTH LOGIN {to_base64(user[1])}'
-    return re.sub('^!', '', line)
-
-
-def protect_typed(transcript: Transcript, answer: str) -> None:
-    """Protect a secret that was typed, in base64 or not, by itself or last."""
-    secret = re.split('[\0\1]', from_base64(answer.lstrip('!')).rstrip('\1'))[-1]
-    for text in answer.lstrip('!'), secret, secret.split(' ')[-1]:
-        transcript.protect(text)
-
-
-def type_login(connection: Connection, reply: Reply, read_line: Prompt,
-               read_secret: Prompt) -> Reply:
-    """Let the user answer the challenges of a login.
-
-    Args:
-        connection: To the server, encrypted.
-        reply: The first challenge.
-        read_line: Reads a line.
-        read_secret: Reads a line without showing it.
-
-    Returns:
-        The first reply that is no challenge.
-    """
-    transcript = connection.transcript
-    echo = transcript.echo
-    while reply.code == CHALLENGE:
-        challenge = escape(from_base64(reply.text) or reply.text)
-        answer, shown = '!*', ''        # "I give up", RFC 4954 section 4
-        with contextlib.suppress(EOFError, SMTPUsageError):
-            if re.match('(?i)(?!.*pass).*user', challenge):
-                answer = read_line(f'{challenge} ')
-            else:
-                answer, shown = read_secret(f'{challenge} '), MASK
-                check_login('', answer)
-                protect_typed(transcript, answer)
-        line = answer[1:] if answer.startswith('!') else to_base64(answer)
-        transcript.echo = True          # what was typed was no base64
-        reply = connection.send_command(line, shown=shown)
-        transcript.echo = echo
-    return reply
-
-
-def type_message(connection: Connection, read_line: Prompt,
-                 recipients: Sequence[str]) -> Receipt:
-    """Let the user type the message, up to the line with only a dot.
-
-    Args:
-        connection: To the server, which has just said 354.
-        read_line: Reads a line.
-        recipients: To whom it goes.
-
-    Returns:
-        The receipt.
-
-    Raises:
-        SMTPStopped: The input has ended before.
-    """
-    connection.transcript.note(
-        'Every line goes as you type it: to double a dot that begins a line '
-        'is your part here. A line with only a dot ends the message.')
-    try:
-        for line in iter(functools.partial(read_line, 'C: '), '.'):
-            if re.search('[\r\n\0]', line):
-                connection.transcript.note('Not sent: it has a CR or NUL.')
-                continue
-            connection.transcript.client(line)
-            connection.send_octets((line + CRLF).encode(
-                'utf-8', 'surrogateescape'))
-        connection.refuse_unasked()
-    except EOFError:
-        connection.close()      # without the final dot nothing is sent
-        raise SMTPStopped('your input ended before the dot.') from None
-    except SMTPException:
-        connection.close()
-        raise
-    return send_final_dot(connection, ['.'], recipients, '')
-
-
-def why_not(connection: Connection, line: str) -> str:
-    """Say why a command is not sent although it was typed; '' if it is."""
-    if re.match(r'(?i)[!\s]*AUTH\b', line) and not connection.encrypted:
-        return ('base64 is no encryption, so everybody on the way could read '
-                'it. Say STARTTLS first.')
-    if re.match(r'(?i)[!\s]*BDAT\b', line):
-        return 'BDAT counts octets, which nobody can type. Say DATA.'
-    return ''
-
-
-def type_command(connection: Connection, read_line: Prompt,
-                 read_secret: Prompt, recipients: Sequence[str]
-                 ) -> tuple[str, Reply]:
-    """Let the user type one command, and what belongs to it.
-
-    Args:
-        connection: To the server.
-        read_line: Reads a line.
-        read_secret: Reads a line without showing it.
-        recipients: Those that the server has taken so far.
-
-    Returns:
-        The command, and the last reply to it.
-    """
-    while True:
-        try:
-            line = read_line('C: ')
-        except EOFError:
-            line = 'QUIT'
-        refused = why_not(connection, line)
-        if not refused:
-            break
-        connection.transcript.note(f'Not sent: {refused}')
-    line = as_typed(line)
-    secret = re.match(r'(?i)(\s*AUTH\s+(?!LOGIN\b)\S+\s+)(.+)', line)
-    if secret:
-        protect_typed(connection.transcript, secret[2])
-    reply = connection.send_command(
-        line, shown=f'{secret[1]}{MASK}' if secret else '')
-    if reply.code == CHALLENGE:
-        reply = type_login(connection, reply, read_line, read_secret)
-    elif reply.code == START_MAIL_INPUT:
-        try:
-            reply = type_message(connection, read_line, recipients).reply
-        except SMTPResponseException as error:
-            assert error.reply is not None
-            if error.reply.code == NOT_AVAILABLE:
-                raise
-            reply = error.reply
-    return line, reply
-
-
-def follow_envelope(recipients: list[str], line: str, reply: Reply
-                    ) -> list[str]:
-    """Return the recipients that the server has taken, after a command."""
-    if re.match('(?i)MAIL|RSET|EHLO', line):
-        return []
-    if re.match('(?i)RCPT', line) and reply.code in WELCOME['RCPT']:
-        return [*recipients, line.partition(':')[2].strip('<> ')]
-    return recipients
-
-
-def talk(connection: Connection, context: ssl.SSLContext, host: str,
-         read_line: Prompt, read_secret: Prompt) -> Receipt:
-    """Let the user type the commands of a session.
-
-    Args:
-        connection: To the server, before its greeting.
-        context: Says which certificates are trusted.
-        host: The name that the certificate must carry.
-        read_line: Reads a line.
-        read_secret: Reads a line without showing it.
-
-    Returns:
-        The receipt of the last message that was sent.
-
-    Raises:
-        SMTPStopped: The session has ended, and no message was sent.
-        SMTPException: The session cannot go on.
-    """
-    transcript = connection.transcript
-    extensions: Extensions = {}
-    recipients: list[str] = []
-    reply = connection.read_reply(SERVICE_READY)
-    try:
-        while reply.code != SERVICE_CLOSING:
-            line, reply = type_command(connection, read_line, read_secret,
-                                       recipients)
-            verb = line.upper().split(' ')[0]
-            if verb == 'EHLO' and reply.code == COMPLETED:
-                offered = read_extensions(connection.heard)
-                transcript.explain_extensions(offered, extensions)
-                extensions = offered
-            elif verb == 'STARTTLS' and reply.code == SERVICE_READY:
-                secure(connection, context, host)
-            recipients = follow_envelope(recipients, line, reply)
-    except SMTPDeliveryUnknown:
-        raise
-    except SMTPException as error:
-        if transcript.receipt is None:
-            raise
-        transcript.note(f'{error}')
-    if transcript.receipt is None:
-        raise SMTPStopped('you ended the session, and sent no message.')
-    return transcript.receipt
-
-
-# ---------------------------------------------------------------------------
-# 14  The command line
-#
-# What was not given as an option is asked for, in the order in which one
-# writes a letter. The password is never an option, since everybody on a
-# computer can read the command lines of all programs. The last word is the
-# verdict: sent, not sent, or may have been sent. The exit code says the same
-# to a script. A text that was typed and could not be sent is kept in a file.
-#
-# The order matters: what can be found wrong without the user (options, files,
-# the text from a pipe) is found before the first question, and whatever was
-# typed or piped is in a Draft from its first line on, so that no error and no
-# signal can lose it.
-# ---------------------------------------------------------------------------
-
-
-# The options that go to deliver() under the same names.
-SESSION_OPTIONS = ('server', 'port', 'tls', 'ca_file', 'ehlo', 'timeout',
-                   'family', 'user', 'auth')
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise SMTPUsageError, which becomes a verdict."""
-        raise SMTPUsageError(re.sub(
-            '(--pass[a-z]*)[= ].*', r'\1: a password is never an option, but '
-            'see $SMTP_PASSWORD and --password-command', f'{message}.'))
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """End after --help or --version, even if nobody can read it."""
-        try:
-            print(end=message or '', flush=True)
-        except OSError:
-            abandon(sys.stdout)
-        sys.exit(status)
-
-
-def port_number(text: str) -> int:
-    """Read a port, or raise ValueError."""
-    if not re.fullmatch('[0-9]{1,5}', text) or not 0 < int(text) < 65536:
-        raise ValueError
-    return int(text)
-
-
-def time_limit(text: str) -> float:
-    """Read a number of seconds, or raise ArgumentTypeError."""
-    if not re.fullmatch(r'\d*\.?\d+', text, re.ASCII) \
-            or not 0 < float(text) <= MAX_TIMEOUT:
-        raise argparse.ArgumentTypeError(
-            f'{text!r} is no number of seconds up to {MAX_TIMEOUT}')
-    return float(text)
-
-
-def host_name(text: str) -> str:
-    """Read the name of a server, or raise ArgumentTypeError."""
-    if not re.fullmatch(r'[^\s\x00-\x1f/]+', text) \
-            or re.fullmatch('[^:]*:[0-9]+', text):
-        raise argparse.ArgumentTypeError(
-            f'{text!r} is no name of a host (the port goes to --port)')
-    return text.strip('[]')
-
-
-def ehlo_name(text: str) -> str:
-    """Read a host name or address literal, or raise ValueError."""
-    return check_literal(text) if text.startswith('[') else ascii_domain(text)
-
-
-def header_field(text: str) -> tuple[str, str]:
-    """Read a header field that has no option, or raise ArgumentTypeError."""
-    name, colon, value = text.partition(':')
-    if not colon or name.lower() in OWN_FIELDS:
-        raise argparse.ArgumentTypeError(
-            f'{text!r} has no colon, or is a field that smtp.py writes itself')
-    return name, value.strip(' ')
-
-
-def make_parser() -> Parser:
-    """Write down the options."""
-    parser = Parser(
-        prog='smtp.py', allow_abbrev=False,
-        description='Send an e-mail by SMTP. What is not given is asked for.',
-        epilog='The password comes from $SMTP_PASSWORD or a prompt, a token '
-        'from $SMTP_ACCESS_TOKEN. Exit codes: 0 sent; 64 usage; 65 message '
-        'or address; 66 file; 67 recipient refused; 68 no such host; 69 '
-        'refused or not offered; 74 MAY HAVE BEEN SENT; 75 not sent, try '
-        'later; 76 protocol or TLS; 77 login or permission; 78 settings; 130 '
-        'interrupted.')
-    option = parser.add_argument_group('the message').add_argument
-    option('-f', '--from', dest='sender', metavar='ADDRESS',
-           help="'user@host' or 'Name <user@host>'")
-    for short, name in ('-t', '--to'), ('-c', '--cc'), ('-b', '--bcc'):
-        option(short, name, metavar='ADDRESS', action='append', default=[],
-               help='several with commas between, or the option repeated')
-    option('-s', '--subject', metavar='TEXT')
-    option('--body', metavar='TEXT|@FILE|-',
-           help="the text, or where it stands; '-' is standard input")
-    option('--html', metavar='TEXT|@FILE', help='the same text in HTML')
-    option('-a', '--attach', metavar='FILE', action='append', default=[],
-           help='may be repeated')
-    option('-H', '--header', metavar="'NAME: VALUE'", action='append',
-           default=[], type=header_field,
-           help='a further header field; may be repeated')
-    option('--message', metavar='FILE|-', help='send this finished message '
-           'to those whom it names; Bcc is taken out')
-    option('recipients', nargs='*', metavar='ADDRESS',
-           help='with --message: send it to these instead')
-    option('-i', action='store_true', help=argparse.SUPPRESS)   # what callers
-    option('-o', help=argparse.SUPPRESS)            # of sendmail say: -i, -oi
-    option('--timezone', metavar='NAME', help='zone of the Date field')
-    option('--timezones', action='store_true', help='list the names of zones')
-    option = parser.add_argument_group('the server').add_argument
-    option('--server', metavar='HOST', type=host_name, default=SMTP_SERVER,
-           help='default: %(default)s')
-    option('-p', '--port', metavar='N', type=port_number, default=SMTP_PORT,
-           help='default: %(default)s')
-    option('--tls', choices=TLS_WAYS,
-           help='default: starttls, implicit on port 465; none never logs in')
-    option('--ca-file', metavar='FILE',
-           help='trust the authorities in this PEM file')
-    option('--ehlo', metavar='NAME', type=ehlo_name,
-           help='our name for the server')
-    option('--timeout', metavar='SECONDS', type=time_limit,
-           help='for each reply; default: 60, and 600 for the last one')
-    option('-4', dest='family', action='store_const', default=0,
-           const=socket.AF_INET, help='use IPv4 only')
-    option('-6', dest='family', action='store_const',
-           const=socket.AF_INET6, help='use IPv6 only')
-    option = parser.add_argument_group('the login').add_argument
-    option('-u', '--user', metavar='NAME', default='',
-           help='default: the address of --from')
-    option('--auth', default='auto', type=str.lower, choices=(
-        'auto', *(name.lower() for name in MECHANISMS), 'none'),
-           help='default: XOAUTH2 with a token, else LOGIN or PLAIN')
-    option('--password-command', metavar='COMMAND',
-           help='the first line of its output is the password or token')
-    option = parser.add_argument_group('what is shown').add_argument
-    option('-v', '--verbose', action='store_true',
-           help='the transcript, on standard error')
-    option('--explain', action='store_true',
-           help='the transcript, with each stage explained')
-    option('--step', action='store_true',
-           help='wait for Enter before each command')
-    option('-q', '--quit-after', choices=REACHED, default='', metavar='STAGE',
-           help='end the session there: ' + ', '.join(REACHED))
-    option('-n', '--dry-run', action='store_true',
-           help='print the message, and send nothing')
-    option('--talk', action='store_true', help='type the commands by hand')
-    option('--diagram', metavar='FILE',
-           help='draw the session, as a Mermaid sequence diagram')
-    option('--version', action='version', version=f'smtp.py {__version__}')
-    return parser
-
-
-def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line, and fill in what follows from it.
-
-    Raises:
-        SMTPUsageError: It makes no sense.
-    """
-    options = make_parser().parse_args(arguments)
-    options.tls = options.tls or usual_tls(options.port)
-    finished = options.message is not None
-    for wrong, why in (
-            (options.tls == 'none' and (
-                options.auth not in ('auto', 'none')
-                or options.quit_after in ('tls', 'auth')),
-             '--tls none never logs in: without encryption everybody on the '
-             'way could read the password.'),
-            (options.auth == 'none' and options.quit_after == 'auth',
-             '--auth none does not log in.'),
-            (options.html is not None and options.body is None,
-             '--html needs --body: some readers, and many filters against '
-             'spam, want the text in plain letters too.'),
-            (finished and (options.attach or options.header or not (
-                options.subject is options.body is options.html is None)),
-             '--message sends a message that is finished: subject, text and '
-             'files are in it.'),
-            (options.recipients and not finished,
-             'addresses without --to go with --message only.'),
-            (options.step and not is_terminal(sys.stdin),
-             '--step needs a terminal for your Enter.')):
-        if wrong:
-            raise SMTPUsageError(why)
-    return options
-
-
-# What the user is asked
 
 
 def say(text: str, *names: str) -> None:
@@ -3737,7 +3382,11 @@ def ask_secret(prompt: str) -> str:
 
 
 def ask_command(prompt: str) -> str:
-    """Ask for a command, which can be edited; EOFError at the end."""
+    """Ask for a command, which can be edited.
+
+    Raises:
+        EOFError: There are no more.
+    """
     if is_terminal(sys.stdin) and is_terminal(sys.stdout):
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 (input() then uses it)
@@ -3754,18 +3403,560 @@ def ask_command(prompt: str) -> str:
     return line.rstrip('\r\n')
 
 
+# ---------------------------------------------------------------------------
+# 14  The lab
+#
+# SMTP can be watched, and it can be typed; everybody who wants to know it
+# should have done both once. A Lesson is a transcript that explains each
+# stage before it runs, in the words of the docstring of the function that is
+# about to do it; that waits before each command until everybody has
+# understood; and that draws the session when it is over.
+#
+# With telnet a session typed by hand ends at STARTTLS. Here it goes on: the
+# user types the commands, and this program does only what no human can do,
+# the TLS handshake, base64, and not showing the password. A line that begins
+# with an exclamation mark goes as it is, without any help.
+# ---------------------------------------------------------------------------
+
+# What the digits of a reply code mean: RFC 5321 section 4.2.1, and RFC 4954.
+FIRST_DIGIT = {'2': 'yes', '3': 'yes so far, go on', '4': 'not now', '5': 'no'}
+SECOND_DIGIT = {'0': 'syntax', '1': 'information', '2': 'the connection',
+                '3': 'the login', '5': 'the mail system'}
+
+# The middle of an enhanced status code: RFC 3463 section 2.
+SUBJECT = {'1': 'an address', '2': 'a mailbox', '3': 'the mail system',
+           '4': 'the network', '5': 'the protocol',
+           '6': 'the message itself', '7': 'security or policy'}
+
+EXTENSION_WORDS = {
+    'SIZE': 'messages of {size} (RFC 1870)',
+    'PIPELINING': 'several commands may come before their replies (RFC 2920)',
+    'STARTTLS': 'the connection can be encrypted (RFC 3207)',
+    'AUTH': 'ways to log in (RFC 4954)',
+    '8BITMIME': 'bodies may have octets beyond ASCII (RFC 6152)',
+    'SMTPUTF8': 'addresses may have letters beyond ASCII (RFC 6531)',
+    'ENHANCEDSTATUSCODES': 'replies carry codes like 2.1.5 (RFC 2034)',
+    'DSN': 'a note of delivery can be asked for (RFC 3461)',
+    'CHUNKING': 'messages may come in counted pieces, BDAT (RFC 3030)',
+    'BINARYMIME': 'bodies may be any octets at all (RFC 3030)',
+    'HELP': 'the command HELP is known (RFC 5321)',
+    'VRFY': 'the command VRFY asks whether an address exists (RFC 5321)',
+    'ETRN': 'the command ETRN asks for mail that waits (RFC 1985)',
+}
+MERMAID_ENTITIES = {ord(character): f'#{ord(character)};'
+                    for character in '#;<>{}"'}
+TLS_BACKGROUND = 'rgb(225, 240, 225)'       # a light green
+
+
+def describe_size(limit: str) -> str:
+    """Say what the parameter of SIZE means."""
+    if not re.fullmatch('[0-9]{1,18}', limit) or int(limit) == 0:
+        return 'any size'
+    octets = int(limit)
+    return f'up to {octets / 2**20:.0f} MB' if octets >= 2**20 \
+        else f'up to {octets / 2**10:.0f} kB'
+
+
+class Lesson(Transcript):
+    """A transcript that explains, asks and draws.
+
+    Attributes:
+        explain: Whether each stage is explained before it runs.
+        ask: Asks the user something, before each command; or None.
+        echo: Whether lines of the client are shown; a user who types them
+            has them on the screen already.
+        events: Pairs of mark and text, for a diagram.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, explain: bool = False,
+                 step: bool = False, quit_after: str = '',
+                 meter: TextIO | None = None) -> None:
+        """Begin; with step the user is asked before each command."""
+        super().__init__(stream, quit_after=quit_after, meter=meter)
+        self.explain = explain
+        self.ask = ask_command if step else None
+        self.one_by_one = explain or step
+        self.echo = True
+        self.events: list[tuple[str, str]] = []
+        self._narration: list[str] = []
+        self._explained: set[tuple[int, str]] = set()
+        self._offered: Extensions = {}
+
+    # Explaining
+
+    def begin(self, name: str, function: Callable[..., Any]) -> None:
+        """Say what is about to happen: a docstring, up to its dialogue."""
+        if name == 'quit':
+            self.ask = None             # there is nothing to decide any more
+        if self.one_by_one:
+            import inspect
+            self._narration = re.split(
+                r'\n+(?:[CS]: |[A-Z][a-z]+:\n)', inspect.getdoc(function) or ''
+            )[0].split('\n\n')
+        if self.explain:
+            for paragraph in ['', *self._narration]:
+                self.note(paragraph)
+
+    def replied(self, command: str, reply: Reply) -> None:
+        """Say what the digits of a reply mean, once for each code."""
+        if not self.explain:
+            return
+        if command == FINAL_DOT and reply.code == COMPLETED:
+            self.note('From now on the server answers for the message (RFC '
+                      '5321 section 6.1).')
+        if (reply.code, reply.status) in self._explained:
+            return
+        self._explained.add((reply.code, reply.status))
+        first, second = list(str(reply.code))[:2]
+        told = (f'{reply.code}: {FIRST_DIGIT[first]}; it is about '
+                f'{SECOND_DIGIT.get(second, "something else")} (RFC 5321 '
+                'section 4.2.1).')
+        subject = SUBJECT.get(f'{reply.status}.'.split('.')[1])
+        if subject:
+            told += f' {reply.status}: about {subject} (RFC 3463).'
+        if reply.code == CHALLENGE:
+            told += ' It is in base64, which is no encryption.'
+        self.note(told)
+
+    def offered(self, extensions: Extensions) -> None:
+        """Say what the server offers, and what has changed since before."""
+        before, self._offered = self._offered, extensions
+        if not self.explain:
+            return
+        for keyword, parameters in extensions.items():
+            if keyword not in before:
+                words = EXTENSION_WORDS.get(keyword, 'not known to smtp.py')
+                self.note(f'{keyword} {parameters}'.rstrip() + ': '
+                          + words.replace('{size}', describe_size(parameters)))
+        gone = [keyword for keyword in before if keyword not in extensions]
+        if gone:
+            self.note(f'No longer offered: {", ".join(gone)}. What was said '
+                      'before TLS is forgotten (RFC 3207 section 4.2).')
+
+    # Asking
+
+    def confirm(self) -> None:
+        """Let the user decide whether the command just shown is sent.
+
+        Raises:
+            SMTPStopped: The user wants to end here.
+        """
+        while self.ask is not None:
+            try:
+                answer = self.ask('-- Enter: send it; ?: explain; q: quit ')
+            except EOFError:
+                answer = 'q'
+            if not answer:
+                return
+            if answer == '?':
+                for paragraph in self._narration:
+                    self.note(paragraph)
+            elif answer.lower() in ('q', 'quit'):
+                raise SMTPStopped('you ended the session before this command.')
+
+    # Drawing
+
+    def client(self, line: str) -> None:
+        """Show a line that the client is about to send, if it is new."""
+        if self.echo:
+            super().client(line)
+
+    def sent(self, lines: Iterable[str]) -> None:
+        """Keep for the diagram what was shown, now that it is sent."""
+        self.events += [('C:', self.hide(line)) for line in lines]
+
+    def server(self, lines: Sequence[str], elapsed: float) -> None:
+        """Show a reply, as far as it came, and keep it for the diagram."""
+        self.events += [('S:', line) for line in self.hide_reply(lines)]
+        super().server(lines, elapsed)
+
+    def encrypted(self, how: str, certificate: str) -> None:
+        """Show that TLS has begun, and keep it for the diagram."""
+        self.events.append(('TLS', f'TLS begins: {how}'))
+        super().encrypted(how, certificate)
+
+    def diagram(self) -> str:
+        """Draw the session as a sequence diagram for Mermaid."""
+        drawn = ['sequenceDiagram', '    participant C as Client',
+                 '    participant S as Server']
+        form = {'C:': '    C->>S: {}', 'S:': '    S-->>C: {}',
+                'TLS': f'    rect {TLS_BACKGROUND}\n    note over C,S: {{}}'}
+        for mark, text in self.events:
+            text = escape(text).translate(MERMAID_ENTITIES)
+            drawn.append(form[mark].format(text or ' '))
+        end = ['    end'] if 'TLS' in dict(self.events) else []
+        return '\n'.join([*drawn, *end, ''])
+
+
+class Talk:
+    """A session whose commands the user types.
+
+    Attributes:
+        recipients: Those that the server has taken for the next message.
+    """
+
+    def __init__(self, connection: Connection, lesson: Lesson,
+                 context: ssl.SSLContext, host: str) -> None:
+        """Prepare to talk on a connection, before the greeting."""
+        self.recipients: list[str] = []
+        self._connection = connection
+        self._lesson = lesson
+        self._context = context
+        self._host = host
+
+    def talk(self) -> None:
+        """Let the user type commands, until QUIT or the end of the input.
+
+        Raises:
+            SMTPStopped: The session has ended, and no message was sent.
+            SMTPException: The session cannot go on.
+        """
+        reply = self._connection.read_reply(SERVICE_READY)
+        try:
+            while reply.code != SERVICE_CLOSING:
+                reply = self.do(self.ask())
+        except SMTPDeliveryUnknown:
+            raise
+        except SMTPException as error:
+            if self._lesson.verdict is None:
+                raise
+            self._lesson.note(f'{error}')
+        if self._lesson.verdict is None:
+            raise SMTPStopped('you ended the session, and sent no message.')
+
+    def ask(self) -> str:
+        """Return the next command that may be sent."""
+        while True:
+            try:
+                line = ask_command('C: ')
+            except EOFError:
+                return 'QUIT'
+            objection = self.find_objection(line)
+            if not objection:
+                return line
+            self._lesson.note(f'Not sent: {objection}')
+
+    def find_objection(self, line: str) -> str:
+        """Say why a command is not sent although it was typed; or ''."""
+        if re.match(r'(?i)[!\s]*AUTH', line) \
+                and not self._connection.encrypted:
+            return ('base64 is no encryption, so everybody on the way could '
+                    'read it. Say STARTTLS first.')
+        if re.match(r'(?i)[!\s]*BDAT\b', line):
+            return 'BDAT counts octets, which nobody can type. Say DATA.'
+        return ''
+
+    def do(self, line: str) -> Reply:
+        """Send a command, and do what belongs to it.
+
+        Returns:
+            The last reply to it.
+        """
+        connection = self._connection
+        user = re.fullmatch('(?i:AUTH LOGIN) (.+)', line)
+        secret = re.match(r'(?i)!?\s*AUTH\s+(?!LOGIN\b)\S+\s+(.+)', line) \
+            or re.match(r'(?i)!?\s*\S*AUTH(?!\s).*\s(\S+)', line)
+        if user:                        # base64 is done for them
+            line = f'AUTH LOGIN {to_base64(user[1])}'
+        elif secret:
+            self.protect(secret[1])
+        line = re.sub('^!', '', line)
+        reply = connection.send_command(line)
+        verb = line.upper().split(' ')[0]
+        if reply.code == CHALLENGE:
+            reply = self.type_login(reply)
+        elif reply.code == START_MAIL_INPUT:
+            reply = self.type_message()
+        elif verb == 'EHLO' and reply.code == COMPLETED:
+            self._lesson.offered(read_extensions(connection.heard))
+        elif verb == 'STARTTLS' and reply.code == SERVICE_READY:
+            secure(connection, self._context, self._host)
+        elif verb == 'RCPT' and reply.code in YES_TO_RCPT:
+            self.recipients += re.findall(r':\s*<?([^<>\s]*)', line)[:1]
+        if verb in ('MAIL', 'RSET', 'EHLO') and reply.code == COMPLETED:
+            self.recipients = []
+        return reply
+
+    def protect(self, answer: str) -> None:
+        """Protect a secret that was typed, in base64 or not, alone or last."""
+        plain = from_base64(answer.lstrip('!')).rstrip('\1')
+        secret = re.split('[\0\1]', plain)[-1]
+        for text in answer.lstrip('!'), secret, secret.split(' ')[-1]:
+            self._lesson.protect(text)
+
+    def answer(self, challenge: str) -> str:
+        """Let the user answer a challenge, and write the answer in base64.
+
+        What is not the user name is typed unseen.
+        """
+        if re.match('(?i)(?!.*pass).*user', challenge):
+            answer = ask_command(f'{challenge} ')
+        else:
+            answer = ask_secret(f'{challenge} ')
+            check_login('', answer)
+            self.protect(answer)
+        return answer[1:] if answer.startswith('!') else to_base64(answer)
+
+    def type_login(self, reply: Reply) -> Reply:
+        """Let the user answer the challenges of a login.
+
+        Args:
+            reply: The first challenge.
+
+        Returns:
+            The first reply that is no challenge.
+        """
+        while reply.code == CHALLENGE:
+            line = '*'                  # "I give up", RFC 4954 section 4
+            with contextlib.suppress(EOFError, SMTPUsageError):
+                line = self.answer(escape(from_base64(reply.text)
+                                          or reply.text))
+            echo, self._lesson.echo = self._lesson.echo, True
+            reply = self._connection.send_command(line)
+            self._lesson.echo = echo    # what was typed was no base64
+        return reply
+
+    def type_message(self) -> Reply:
+        """Let the user type the message, up to the line with only a dot.
+
+        Returns:
+            The reply to the dot.
+
+        Raises:
+            SMTPStopped: The input has ended before.
+        """
+        connection = self._connection
+        self._lesson.note(
+            'Every line goes as you type it: to double a dot that begins a '
+            'line is your part here. A line with only a dot ends the message.')
+        try:
+            for line in iter(functools.partial(ask_command, 'C: '), '.'):
+                if re.search('[\r\n\0]', line):
+                    self._lesson.note('Not sent: it has a CR or NUL.')
+                    continue
+                connection.transcript.client(line)
+                connection.send_octets((line + CRLF).encode(
+                    'utf-8', 'surrogateescape'))
+            connection.refuse_unasked()
+        except EOFError:
+            connection.close()      # without the final dot nothing is sent
+            raise SMTPStopped('your input ended before the dot.') from None
+        except SMTPException:
+            connection.close()
+            raise
+        message = Message('', self.recipients)
+        try:
+            return send_final_dot(connection, ['.'], message).reply
+        except SMTPResponseException as error:
+            if error.reply.code == NOT_AVAILABLE:
+                raise
+            return error.reply
+
+
+# ---------------------------------------------------------------------------
+# 15  The command line
+#
+# What was not given as an option is asked for, in the order in which one
+# writes a letter. The password is never an option, since everybody on a
+# computer can read the command lines of all programs. The last word is the
+# verdict: sent, not sent, or may have been sent. The exit code says the same
+# to a script. A text that was typed and could not be sent is kept in a file.
+#
+# The order matters: what stands in options, files and pipes is looked at
+# before the password is asked for, and whatever was typed or piped is in a
+# Draft from its first line on, so that no error and no signal can lose it.
+# ---------------------------------------------------------------------------
+
+# The options that go to deliver() under the same names, and those that make
+# a message.
+SESSION_OPTIONS = ('server', 'port', 'tls', 'ca_file', 'ehlo', 'timeout',
+                   'family', 'user', 'auth')
+ENVELOPE_OPTIONS = ('sender', 'to', 'cc', 'bcc', 'recipients')
+MESSAGE_OPTIONS = ('subject', 'html', 'attach', 'header', 'timezone')
+NO_SENDER_YET = ('connect', 'ehlo', 'tls')      # --quit-after before a login
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise SMTPUsageError, which becomes a verdict."""
+        raise SMTPUsageError(re.sub(
+            '(--pass[a-z]*)[= ].*', r'\1: a password is never an option, but '
+            'see $SMTP_PASSWORD and --password-command', f'{message}.'))
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End after --help or --version, even if nobody can read it."""
+        try:
+            print(end=message or '', flush=True)
+        except OSError:
+            abandon(sys.stdout)
+        sys.exit(status)
+
+
+def parse_port(text: str) -> int:
+    """Read a port, or raise ArgumentTypeError.
+
+    It does not repeat what it read: to other programs -p is the password.
+    """
+    if not re.fullmatch('[0-9]{1,5}', text) or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError('a port is a number up to 65535')
+    return int(text)
+
+
+def parse_seconds(text: str) -> float:
+    """Read a number of seconds, or raise ArgumentTypeError."""
+    if not re.fullmatch(r'\d*\.?\d+', text, re.ASCII) \
+            or not 0 < float(text) <= MAX_TIMEOUT:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no number of seconds up to {MAX_TIMEOUT}')
+    return float(text)
+
+
+def parse_host(text: str) -> str:
+    """Read the name of a server, or raise ArgumentTypeError."""
+    if not re.fullmatch(r'[^\s\x00-\x1f/]+', text) \
+            or re.fullmatch('[^:]*:[0-9]+', text):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no name of a host (the port goes to --port)')
+    return text.strip('[]')
+
+
+def parse_ehlo_name(text: str) -> str:
+    """Read a host name or address literal, or raise ValueError."""
+    return check_literal(text) if text.startswith('[') else encode_domain(text)
+
+
+def parse_header(text: str) -> tuple[str, str]:
+    """Read a header field that has no option, or raise ArgumentTypeError."""
+    name, colon, value = text.partition(':')
+    if not colon or name.lower() in OWN_FIELDS:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} has no colon, or is a field that smtp.py writes itself')
+    return name, value.strip(' ')
+
+
+def make_parser() -> Parser:
+    """Write down the options."""
+    parser = Parser(
+        prog='smtp.py', allow_abbrev=False,
+        description='Send an e-mail by SMTP. What is not given is asked for.',
+        epilog='The password comes from $SMTP_PASSWORD or a prompt, a token '
+        'from $SMTP_ACCESS_TOKEN. Exit codes: 0 sent; 64 usage; 65 message '
+        'or address; 66 file; 67 recipient refused; 68 no such host; 69 '
+        'refused or not offered; 74 MAY HAVE BEEN SENT; 75 not sent, try '
+        'later; 76 protocol or TLS; 77 login or permission; 78 settings; 130 '
+        'interrupted.')
+    option = parser.add_argument_group('the message').add_argument
+    option('-f', '--from', dest='sender', metavar='ADDRESS',
+           help="'user@host' or 'Name <user@host>'")
+    for short, name in ('-t', '--to'), ('-c', '--cc'), ('-b', '--bcc'):
+        option(short, name, metavar='ADDRESS', action='append', default=[],
+               help='several with commas between, or the option repeated')
+    option('-s', '--subject', metavar='TEXT')
+    option('--body', metavar='TEXT|@FILE|-',
+           help="the text, or where it stands; '-' is standard input")
+    option('--html', metavar='TEXT|@FILE', help='the same text in HTML')
+    option('-a', '--attach', metavar='FILE', action='append', default=[],
+           help='may be repeated')
+    option('-H', '--header', metavar="'NAME: VALUE'", action='append',
+           default=[], type=parse_header,
+           help='a further header field; may be repeated')
+    option('--message', metavar='FILE|-', help='send this finished message '
+           'to those whom it names; Bcc is taken out')
+    option('recipients', nargs='*', metavar='ADDRESS',
+           help='with --message: send it to these instead')
+    option('-i', action='store_true', help=argparse.SUPPRESS)   # what callers
+    option('-o', help=argparse.SUPPRESS)            # of sendmail say: -i, -oi
+    option('--timezone', metavar='NAME', help='zone of the Date field')
+    option('--timezones', action='store_true', help='list the names of zones')
+    option = parser.add_argument_group('the server').add_argument
+    option('--server', metavar='HOST', type=parse_host, default=SMTP_SERVER,
+           help='default: %(default)s')
+    option('-p', '--port', metavar='N', type=parse_port, default=SMTP_PORT,
+           help='default: %(default)s')
+    option('--tls', choices=TLS_WAYS,
+           help='default: starttls, implicit on port 465; none never logs in')
+    option('--ca-file', metavar='FILE',
+           help='trust the authorities in this PEM file')
+    option('--ehlo', metavar='NAME', type=parse_ehlo_name,
+           help='our name for the server')
+    option('--timeout', metavar='SECONDS', type=parse_seconds,
+           help='for each reply; default: 60, and 600 for the last one')
+    option('-4', dest='family', action='store_const', default=0,
+           const=socket.AF_INET, help='use IPv4 only')
+    option('-6', dest='family', action='store_const',
+           const=socket.AF_INET6, help='use IPv6 only')
+    option = parser.add_argument_group('the login').add_argument
+    option('-u', '--user', metavar='NAME', default='',
+           help='default: the address of --from')
+    option('--auth', default='auto', type=str.lower, choices=(
+        'auto', *(name.lower() for name in MECHANISMS), 'none'),
+           help='default: XOAUTH2 with a token, else LOGIN or PLAIN')
+    option('--password-command', metavar='COMMAND',
+           help='the first line of its output is the password or token')
+    option = parser.add_argument_group('what is shown').add_argument
+    option('-v', '--verbose', action='store_true',
+           help='the transcript, on standard error')
+    option('--explain', action='store_true',
+           help='the transcript, with each stage explained')
+    option('--step', action='store_true',
+           help='wait for Enter before each command')
+    option('-q', '--quit-after', choices=REACHED, default='', metavar='STAGE',
+           help='end the session there: ' + ', '.join(REACHED))
+    option('-n', '--dry-run', action='store_true',
+           help='print the message, and send nothing')
+    option('--talk', action='store_true', help='type the commands by hand')
+    option('--diagram', metavar='FILE',
+           help='draw the session, as a Mermaid sequence diagram')
+    option('--version', action='version', version=f'smtp.py {__version__}')
+    return parser
+
+
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line, and fill in what follows from it.
+
+    Raises:
+        SMTPUsageError: It makes no sense.
+    """
+    options = make_parser().parse_args(arguments)
+    finished = options.message is not None
+    for wrong, why in (
+            (options.tls == 'none' and (
+                options.auth not in ('auto', 'none')
+                or options.quit_after in ('tls', 'auth')),
+             '--tls none never logs in: without encryption everybody on the '
+             'way could read the password.'),
+            (options.auth == 'none' and options.quit_after == 'auth',
+             '--auth none does not log in.'),
+            (options.html is not None and options.body is None,
+             '--html needs --body: some readers, and many filters against '
+             'spam, want the text in plain letters too.'),
+            (finished and (options.attach or options.header or not (
+                options.subject is options.body is options.html is None)),
+             '--message sends a message that is finished: subject, text and '
+             'files are in it.'),
+            (options.recipients and not finished,
+             'addresses without --to go with --message only.'),
+            (options.step and not is_terminal(sys.stdin),
+             '--step needs a terminal for your Enter.')):
+        if wrong:
+            raise SMTPUsageError(why)
+    return options
+
+
 def ask_sender(options: argparse.Namespace) -> None:
     """Ask for the sender, if the session needs one, and look at it.
 
     Raises:
+        SMTPUsageError: There is nobody to answer.
         SMTPMessageError: It is not one address.
     """
-    if options.message or options.quit_after in ('connect', 'ehlo', 'tls') \
+    if options.quit_after in NO_SENDER_YET \
             or options.quit_after == 'auth' and options.user:
         return
     options.sender = options.sender or ask_line('From', '--from')
-    if len(parse_addresses('From', options.sender).addresses) != 1:
-        raise SMTPMessageError('From needs one address, and one only.')
+    check_sender(parse_addresses('From', options.sender))
 
 
 def warn_of_login(user: str, sender: str) -> None:
@@ -3810,30 +4001,38 @@ def run_password_command(command: str) -> str:
         'password.')
 
 
-def find_secret(options: argparse.Namespace, password: str, token: str) -> str:
+def take_secrets() -> dict[str, str]:
+    """Take the secrets out of the environment, where children see them."""
+    return {name: os.environ.pop(name, '')
+            for name in ('SMTP_PASSWORD', 'SMTP_ACCESS_TOKEN')}
+
+
+def find_secret(options: argparse.Namespace, given: Mapping[str, str]) -> str:
     """Get the password or token from where the user keeps it.
 
     Args:
         options: From the command line; their auth becomes 'xoauth2' if a
             token was given.
-        password: From the environment, or ''.
-        token: From the environment, or ''.
+        given: From the environment.
 
     Returns:
         The secret; '' if there is no login.
+
+    Raises:
+        SMTPConfigurationError: The password command failed.
+        SMTPUsageError: There is nobody to ask.
     """
-    early = options.quit_after in ('connect', 'ehlo', 'tls')
-    if early or options.dry_run or 'none' in (options.tls, options.auth):
+    if options.quit_after in NO_SENDER_YET or options.dry_run \
+            or 'none' in (options.tls, options.auth):
         return ''
     if options.password_command is not None:
         return run_password_command(options.password_command)
+    token = given['SMTP_ACCESS_TOKEN'].strip()
     if token and options.auth in ('auto', 'xoauth2'):
         options.auth = 'xoauth2'
         return token
-    return password or ask_secret('Password: ')
-
-
-# The message
+    return given['SMTP_PASSWORD'] or ask_secret(
+        'Access token: ' if options.auth == 'xoauth2' else 'Password: ')
 
 
 def decode_text(octets: bytes) -> str:
@@ -3853,7 +4052,7 @@ def decode_text(octets: bytes) -> str:
         ) from None
 
 
-def text_of(value: str) -> str:
+def load_text(value: str) -> str:
     """Return the text of an option: itself, or that of a file after @."""
     if not value.startswith('@'):
         return value
@@ -3876,8 +4075,8 @@ class Draft:
         self.raw: BinaryIO | None = None
         self.message: Message | None = None
 
-    def read(self, file: BinaryIO) -> BinaryIO:
-        """Read a pipe to its end.
+    def read_pipe(self, file: BinaryIO) -> BinaryIO:
+        """Read standard input to its end.
 
         Args:
             file: Where to put what comes.
@@ -3894,7 +4093,11 @@ class Draft:
         return file
 
     def type(self) -> str:
-        """Let the user type the text, up to a line that holds only a dot."""
+        """Let the user type the text, up to a line that holds only a dot.
+
+        Raises:
+            SMTPMessageError: It is no text.
+        """
         print('Text, ended by a line with only a dot:', file=sys.stderr,
               flush=True)
         self.raw = typed = io.BytesIO()
@@ -3905,50 +4108,26 @@ class Draft:
         return decode_text(typed.getvalue())
 
     def contents(self) -> Iterator[tuple[str, Iterable[bytes]]]:
-        """Yield what can be kept, best first: the file's ending, the octets."""
+        """Yield what can be kept, best first: a file's ending, and octets."""
         if self.raw is None or not self.raw.seek(0, os.SEEK_END):
             return
         if self.message is not None:
-            yield 'eml', itertools.chain([self.message.bcc_fields.encode()],
-                                         self.message.chunks())
+            yield 'eml', self.message._replace(
+                header=self.message.own_header).chunks()
         self.raw.seek(0)
         yield self.ending, iter(functools.partial(self.raw.read, BLOCK), b'')
 
 
-def create_file(folder: str, name: str, ending: str) -> tuple[int, str]:
-    """Create a file that nobody else can read.
-
-    Returns:
-        Its descriptor and its path; a number is added to a name in use.
+def parse_recipients(options: argparse.Namespace) -> list[str]:
+    """Return the recipients that the command line names.
 
     Raises:
-        OSError: That was not possible.
+        SMTPMessageError: One of them is no address.
     """
-    number = 2
-    while True:
-        path = os.path.normpath(os.path.join(folder, f'{name}.{ending}'))
-        try:
-            # O_EXCL: never over a file, never through a link.
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL
-                           | getattr(os, 'O_BINARY', 0), 0o600), path
-        except FileExistsError:
-            name, number = f'{name.partition("_")[0]}_{number}', number + 1
-
-
-def write_file(descriptor: int, path: str, chunks: Iterable[bytes]) -> None:
-    """Write a file, or leave none behind."""
-    try:
-        with open(descriptor, 'wb') as file:
-            file.writelines(chunks)
-    except BaseException:
-        os.unlink(path)
-        raise
-
-
-def envelope_of(options: argparse.Namespace) -> list[str]:
-    """Return the recipients that the command line names."""
-    return parse_addresses('the command line', *options.recipients,
-                           *options.to, *options.cc, *options.bcc).addresses
+    return [address for field, texts in (
+                ('To', [*options.recipients, *options.to]),
+                ('Cc', options.cc), ('Bcc', options.bcc))
+            for address in parse_addresses(field, *texts).addresses]
 
 
 def open_message(options: argparse.Namespace, draft: Draft) -> Message:
@@ -3957,18 +4136,23 @@ def open_message(options: argparse.Namespace, draft: Draft) -> Message:
     Args:
         options: From the command line.
         draft: Keeps what comes from a pipe.
+
+    Raises:
+        SMTPMessageError: It cannot be read, or not be sent.
     """
-    sender = parse_addresses('--from', options.sender).addresses[0] \
-        if options.sender else None
-    if options.message == '-':
+    piped = options.message == '-'
+    if piped:
         import tempfile
         draft.ending = 'eml'
-        spool = cast(BinaryIO, tempfile.TemporaryFile())
-        file, path = draft.read(spool), 'standard input'
+        file = draft.read_pipe(cast(BinaryIO, tempfile.TemporaryFile()))
     else:
-        file, path = open_file(options.message), options.message
-    message = read_message(file, path, sender, envelope_of(options))
-    if options.message == '-':
+        file = open_file(options.message)
+    sender = options.sender and check_sender(
+        parse_addresses('From', options.sender))
+    message = read_message(
+        file, 'standard input' if piped else options.message, sender,
+        parse_recipients(options))
+    if piped:
         draft.message = message
     return message
 
@@ -3981,47 +4165,58 @@ def write_message(options: argparse.Namespace, draft: Draft,
         options: From the command line; answers are put there.
         draft: Keeps what is typed.
         piped: The text that came from a pipe, or None.
+
+    Raises:
+        SMTPUsageError: Something is missing, and nobody can be asked.
+        SMTPMessageError: It cannot be sent as it is.
     """
-    info: dict[str, Any] = {'From': options.sender}
     if not (options.to or options.cc or options.bcc):
         options.to = [ask_line('To', '--to')]
-    for field, values in (('To', options.to), ('Cc', options.cc),
-                          ('Bcc', options.bcc)):
-        take_addresses({field: values}, field)      # complains at once
-        if values:
-            info[field] = values
-    for name, value in options.header:
-        info.setdefault(name, []).append(value)
+    parse_recipients(options)       # complains at once
     if options.subject is None:
         options.subject = ask_line('Subject', '--subject')
-    info['Subject'] = options.subject
-    info['Date'] = get_formatted_date(options.timezone)
-    html = None if options.html is None else text_of(options.html)
+    info: dict[str, Any] = {
+        'From': options.sender, 'To': options.to, 'Cc': options.cc,
+        'Bcc': options.bcc, 'Subject': options.subject,
+        'Date': get_formatted_date(options.timezone)}
+    for name, value in options.header:
+        info.setdefault(name, []).append(value)
+    html = None if options.html is None else load_text(options.html)
+    build = functools.partial(build_message, info,
+                              attachments=options.attach, html=html)
     if piped is None and options.body not in (None, '-'):
-        return build_message(info, text_of(options.body), options.attach, html)
+        return build(load_text(options.body))
     if piped is None:
-        build_message(info, '', options.attach, html)   # before the typing
+        build('')                   # what is wrong is said before the typing
         piped = draft.type()
-    draft.message = build_message(info, piped, options.attach, html)
+    draft.message = build(piped)
     return draft.message
 
 
 def write_envelope(options: argparse.Namespace) -> Message:
-    """Gather no more than what --quit-after needs."""
-    recipients = []
+    """Gather no more than what --quit-after needs.
+
+    Raises:
+        SMTPUsageError: Something is missing, and nobody can be asked.
+        SMTPMessageError: An address is none.
+    """
+    recipients: list[str] = []
     if options.quit_after == 'rcpt':
-        recipients = envelope_of(options) or parse_addresses(
+        recipients = parse_recipients(options) or parse_addresses(
             'To', ask_line('To', '--to')).addresses
     senders = parse_addresses('From', options.sender or '').addresses
-    return Message((senders or [''])[0], each_once(recipients), '', [])
+    return Message((senders or [''])[0], drop_duplicates(recipients))
 
 
 def check_files(options: argparse.Namespace) -> None:
-    """Make sure that all files can be read, before any question."""
+    """Make sure that all files can be read, before any question.
+
+    Raises:
+        SMTPMessageError: One of them cannot.
+    """
     texts = [value[1:] for value in (options.body, options.html)
              if value and value.startswith('@')]
-    message = [] if options.message in (None, '-') else [options.message]
-    for path in [*options.attach, *texts, *message]:
+    for path in [*options.attach, *texts]:
         open_file(path).close()
 
 
@@ -4033,32 +4228,67 @@ def resend_command(options: argparse.Namespace, path: str) -> str:
 
     Args:
         options: Of the attempt that failed.
-        path: Of the file, which takes the place of some of them.
+        path: Of the file: a text, or a finished message, whose header says
+            by itself what the options said.
     """
     import shlex
-    finished = path.endswith('eml')
-    left_out = {'message', 'body', 'verbose', 'explain', 'step', 'diagram',
-                'quit_after', 'talk', 'timezones', 'i', 'o'}
-    if finished:
-        left_out |= {'subject', 'html', 'attach', 'header', 'timezone'}
-    if finished and not options.message:
-        left_out |= {'sender', 'to', 'cc', 'bcc'}
+    import subprocess
+    names = [*SESSION_OPTIONS, 'password_command']
+    words = ['--message', path]
+    if not path.endswith('eml'):
+        names += [*ENVELOPE_OPTIONS, *MESSAGE_OPTIONS]
+        words = ['--body', f'@{path}']
+    elif options.message:
+        names += ENVELOPE_OPTIONS
     usual = make_parser().parse_args([])
-    usual.tls = usual_tls(options.port)
-    words = ['--message', path] if finished else ['--body', f'@{path}']
-    for name, value in vars(options).items():
-        if name in left_out or value == getattr(usual, name):
-            continue
+    for name in names:
+        value = getattr(options, name)
         option = {'sender': '--from', 'recipients': '--to'}.get(
             name, f'--{name.replace("_", "-")}')
+        if value == getattr(usual, name):
+            continue
         if name == 'family':
             words.append('-6' if value == socket.AF_INET6 else '-4')
             continue
         for one in value if isinstance(value, list) else [value]:
             text = ': '.join(one) if isinstance(one, tuple) else str(one)
-            words += [option, text] if not text.startswith('-') \
-                else [f'{option}={text}']
-    return shlex.join([sys.executable or 'python', sys.argv[0], *words])
+            words += [f'{option}={text}'] if text.startswith('-') \
+                else [option, text]
+    join = subprocess.list2cmdline if os.name == 'nt' else shlex.join
+    return join([sys.executable or 'python', sys.argv[0], *words])
+
+
+def write_private_file(folder: str, name: str, ending: str,
+                       chunks: Iterable[bytes]) -> str:
+    """Write a new file that nobody else can read, or leave none behind.
+
+    Args:
+        folder: Where.
+        name: Without its ending; a number is added if there is such a file.
+        ending: Without its dot.
+        chunks: What to write.
+
+    Returns:
+        Its path.
+
+    Raises:
+        OSError: That was not possible.
+    """
+    for number in itertools.count(1):
+        path = os.path.normpath(os.path.join(
+            folder, f'{name}{f"_{number}" if number > 1 else ""}.{ending}'))
+        with contextlib.suppress(FileExistsError):
+            # 'x': never over a file, never through a link.
+            file = open(path, 'xb', opener=functools.partial(
+                os.open, mode=0o600))
+            break
+    try:
+        with file:
+            file.writelines(chunks)
+    except BaseException:
+        os.unlink(path)
+        raise
+    return path
 
 
 def keep_draft(options: argparse.Namespace, draft: Draft,
@@ -4080,65 +4310,64 @@ def keep_draft(options: argparse.Namespace, draft: Draft,
     folders = [os.curdir]
     with contextlib.suppress(OSError):
         folders.append(tempfile.gettempdir())
+    when = 'If it has not arrived, send' \
+        if isinstance(error, SMTPDeliveryUnknown) else 'Send'
     for folder in folders:
         for ending, chunks in draft.contents():
-            try:
-                descriptor, path = create_file(folder, name, ending)
-                write_file(descriptor, path, chunks)
-            except (OSError, SMTPException):
-                continue
-            when = 'If it has not arrived, send' \
-                if isinstance(error, SMTPDeliveryUnknown) else 'Send'
-            return (f'\nYour text is kept in {path}. {when} it with:\n'
-                    + resend_command(options, path))
-    *_, (_, chunks) = draft.contents()
+            with contextlib.suppress(OSError, SMTPException):
+                path = write_private_file(folder, name, ending, chunks)
+                return (f'\nYour text is kept in {path}. {when} it with:\n'
+                        + resend_command(options, path))
+    *_, (_, chunks) = draft.contents()      # the last one is the bare text
     text = b''.join(chunks).decode('utf-8', 'backslashreplace')
-    return ('\nYour text could not be kept in a file. Here it is:\n' + text)
+    return '\nYour text could not be kept in a file. Here it is:\n' + text
 
 
-def run_talk(options: argparse.Namespace, transcript: Transcript) -> None:
+def run_talk(options: argparse.Namespace, lesson: Lesson) -> None:
     """Open a connection for the user to talk on."""
-    transcript.echo = not is_terminal(sys.stdin)
-    context = tls_context(options.ca_file)
-    sock = open_socket(options.server, options.port, options.family,
-                       options.timeout)
-    with Connection(sock, transcript, options.timeout) as connection:
-        if options.tls == 'implicit':
+    lesson.echo = not is_terminal(sys.stdin)
+    context = make_tls_context(options.ca_file)
+    connection = Connection(
+        open_socket(options.server, options.port, options.family,
+                    options.timeout), lesson, options.timeout)
+    with contextlib.closing(connection):
+        if (options.tls or choose_tls(options.port)) == 'implicit':
             connection.encrypt(context, options.server)
-        talk(connection, context, options.server, ask_command, ask_secret)
+        Talk(connection, lesson, context, options.server).talk()
 
 
-def run(options: argparse.Namespace, draft: Draft, transcript: Transcript,
-        password: str, token: str) -> None:
-    """Do what the options ask for; the transcript has the receipt then.
+def run(options: argparse.Namespace, given: Mapping[str, str], draft: Draft,
+        lesson: Lesson) -> None:
+    """Do what the options ask for; the transcript has the verdict then.
 
     Args:
         options: From the command line.
+        given: Secrets from the environment.
         draft: Keeps what is typed or piped.
-        transcript: Shows the session.
-        password: From the environment, or ''.
-        token: From the environment, or ''.
+        lesson: Shows the session.
+
+    Raises:
+        SMTPException: The message was not sent, or may have been.
     """
     if options.timezones:
         print_all_timezones()
         return
     if options.talk:
-        run_talk(options, transcript)
+        run_talk(options, lesson)
         return
-    piped = None
-    if options.message == '-':
+    message = piped = None
+    if options.message is not None:
         message = open_message(options, draft)
-    elif options.body in (None, '-') and options.message is None \
-            and not options.quit_after and not is_terminal(sys.stdin):
-        piped = decode_text(draft.read(io.BytesIO()).read())
-    check_files(options)
-    ask_sender(options)
-    secret = find_secret(options, password, token)
-    if options.message not in (None, '-'):
-        message = open_message(options, draft)
-    elif options.message is None and options.quit_after:
+    else:
+        if options.body in (None, '-') and not options.quit_after \
+                and not is_terminal(sys.stdin):
+            piped = decode_text(draft.read_pipe(io.BytesIO()).read())
+        check_files(options)
+        ask_sender(options)
+    secret = find_secret(options, given)
+    if message is None and options.quit_after:
         message = write_envelope(options)
-    elif options.message is None:
+    elif message is None:
         message = write_message(options, draft, piped)
     warn_of_login(options.user, message.sender)
     if options.dry_run:
@@ -4147,30 +4376,29 @@ def run(options: argparse.Namespace, draft: Draft, transcript: Transcript,
         sys.stdout.flush()
         return
     session = {name: getattr(options, name) for name in SESSION_OPTIONS}
-    deliver(message, secret, transcript=transcript, **session)
+    deliver(message, secret, transcript=lesson, **session)
 
 
-def make_transcript(options: argparse.Namespace) -> Transcript:
+def make_lesson(options: argparse.Namespace) -> Lesson:
     """Make the transcript that the options ask for."""
     shown = options.verbose or options.explain or options.step or options.talk
-    return Transcript(
+    return Lesson(
         sys.stderr if shown else None, explain=options.explain,
-        ask=ask_command if options.step else None,
-        quit_after=options.quit_after,
+        step=options.step, quit_after=options.quit_after,
         meter=sys.stderr if is_terminal(sys.stderr) else None)
 
 
-def write_diagram(path: str, transcript: Transcript) -> None:
+def write_diagram(path: str, lesson: Lesson) -> None:
     """Write the diagram; whatever comes of it, the mail is not affected."""
     try:
         with open(path, 'w', encoding='utf-8') as file:
-            file.write(transcript.diagram())
+            file.write(lesson.diagram())
     except OSError as error:
         say(f'smtp.py: note: the diagram could not be written to {path}: '
             f'{error.strerror}.', 'stderr')
 
 
-def verdict_on(error: BaseException) -> tuple[str, int]:
+def describe_failure(error: BaseException) -> tuple[str, int]:
     """Say what an error means for the message, and how to exit."""
     if isinstance(error, SMTPException):
         verdict = 'May have been sent' if error.may_have_been_sent \
@@ -4187,37 +4415,37 @@ def verdict_on(error: BaseException) -> tuple[str, int]:
             EXIT_BUG)
 
 
-def report(error: BaseException, options: argparse.Namespace,
-           draft: Draft) -> int:
+def conclude(failure: BaseException | None, options: argparse.Namespace,
+             draft: Draft, lesson: Lesson) -> int:
     """Say what became of the message, and keep what was typed or piped.
+
+    Args:
+        failure: What ended the program early, or None.
+        options: From the command line.
+        draft: What there is to keep, if anything.
+        lesson: Has the verdict, if the final dot was sent.
 
     Returns:
         The exit code.
     """
-    verdict, exit_code = verdict_on(error)
-    kept = '' if options.dry_run else keep_draft(options, draft, error)
-    say(f'smtp.py: {verdict}{kept}', 'stderr')
-    if isinstance(error, OSError):
+    if isinstance(failure, KeyboardInterrupt) and is_terminal(sys.stderr):
+        say('', 'stderr')               # end the line that was interrupted
+    # What came after the reply to the dot changes nothing: neither an
+    # interrupt nor a bug.
+    if lesson.verdict and not isinstance(failure, SMTPException):
+        failure = None
+    if isinstance(lesson.verdict, SMTPDeliveryUnknown):
+        failure = lesson.verdict
+    if failure is None:
+        if lesson.verdict:
+            say(str(lesson.verdict), 'stdout', 'stderr')
+        return EXIT_SENT
+    told, exit_code = describe_failure(failure)
+    kept = '' if options.dry_run else keep_draft(options, draft, failure)
+    say(f'smtp.py: {told}{kept}', 'stderr')
+    if isinstance(failure, OSError):
         abandon(sys.stdout)             # it may be full, or nobody reads it
     return exit_code
-
-
-def unknown_behind(error: BaseException | None) -> SMTPDeliveryUnknown | None:
-    """Find the error that an interrupt came on top of, if it is that one."""
-    while error and not isinstance(error, SMTPDeliveryUnknown):
-        error = error.__context__
-    return cast('SMTPDeliveryUnknown | None', error)
-
-
-Result = TypeVar('Result')
-
-
-def undisturbed(action: Callable[[], Result]) -> Result:
-    """Do something, and again if it is interrupted: see interrupt_once."""
-    try:
-        return action()
-    except KeyboardInterrupt:
-        return action()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -4229,60 +4457,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    password = os.environ.pop('SMTP_PASSWORD', '')
-    token = os.environ.pop('SMTP_ACCESS_TOKEN', '').strip()
+    given = take_secrets()
     options, draft = argparse.Namespace(dry_run=False, diagram=None), Draft()
-    transcript = Transcript()
+    lesson = Lesson()
     failure: BaseException | None = None
     try:
-        try:
-            options = parse_options(argv)
-            transcript = make_transcript(options)
-            run(options, draft, transcript, password, token)
-        except Exception as error:
-            failure = error
-            time.sleep(0)       # a signal that came with it is raised here
-    except KeyboardInterrupt as error:
-        failure = failure or unknown_behind(error) or error
+        options = parse_options(argv)
+        lesson = make_lesson(options)
+        run(options, given, draft, lesson)
+    except (Exception, KeyboardInterrupt) as error:
+        failure = error
+    try:
+        exit_code = conclude(failure, options, draft, lesson)
+    except KeyboardInterrupt:           # the interrupt comes once only
+        exit_code = conclude(failure, options, draft, lesson)
     if options.diagram:
-        write_diagram(options.diagram, transcript)
-    if isinstance(failure, KeyboardInterrupt) and is_terminal(sys.stderr):
-        say('', 'stderr')               # end the line that was interrupted
-    # An interrupt changes nothing about what was sent before it.
-    if failure and (isinstance(failure, SMTPException)
-                    or transcript.receipt is None):
-        return undisturbed(functools.partial(report, failure, options, draft))
-    if transcript.receipt:
-        undisturbed(functools.partial(
-            say, str(transcript.receipt), 'stdout', 'stderr'))
-    return EXIT_SENT
+        with contextlib.suppress(KeyboardInterrupt):
+            write_diagram(options.diagram, lesson)
+    return exit_code
 
 
-SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP')
-           if hasattr(signal, name)]            # Windows has no SIGHUP
+SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGQUIT', 'SIGTERM',
+                                                 'SIGHUP')
+           if hasattr(signal, name)]            # Windows has two of them
 
 
-def interrupt_once() -> Callable[[int, object], None]:
-    """Make a handler of signals that raises KeyboardInterrupt, but once only.
+def interrupt(number: int, _: object) -> None:
+    """End the program at a signal, but only at the first one.
 
-    What follows the first one, to keep a text and to say what became of it,
-    is not to be disturbed.
+    What follows, to keep a text and to say what became of it, is not to be
+    disturbed.
+
+    Raises:
+        KeyboardInterrupt: Always, with the exit code.
     """
-    first = iter([True])
-
-    def handle(number: int, _: object) -> None:
-        """Raise KeyboardInterrupt with the exit code, the first time."""
-        if next(first, False):
-            for other in SIGNALS:
-                signal.signal(other, signal.SIG_IGN)
-            raise KeyboardInterrupt(
-                EXIT_INTERRUPTED if number == signal.SIGINT
-                else EXIT_TERMINATED)
-    return handle
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt(EXIT_TERMINATED if number == signal.SIGTERM
+                            else EXIT_INTERRUPTED)
 
 
 if __name__ == '__main__':
-    handler = interrupt_once()
     for handled in SIGNALS:
-        signal.signal(handled, handler)
+        signal.signal(handled, interrupt)
     sys.exit(main())

@@ -940,8 +940,8 @@ def test_what_is_imported() -> None:
     if sys.version_info >= (3, 10):
         assert names - sys.stdlib_module_names == {'pytz', 'tzlocal'}
     at_the_top = imports_of('\n'.join(
-        line for line in source.split('\n')
-        if re.match('(import|from) ', line)))
+        ast.unparse(node) for node in ast.parse(source).body
+        if isinstance(node, (ast.Import, ast.ImportFrom))))
     assert not set(at_the_top) & {'fcntl', 'termios', 'tty', 'pty', 'pwd',
                                   'grp', 'resource', 'readline', 'msvcrt'}
     assert 'os.EX_' not in source

@@ -52,7 +52,7 @@ def test_a_user_name_that_is_no_text_tells_no_password(auth: str) -> None:
 def test_a_fault_in_reading_letters_is_not_quoted() -> None:
     """Whatever could not be read may be a secret."""
     error = UnicodeDecodeError('utf-8', b'hunter-2\xff', 8, 9, 'bad')
-    verdict, code = smtp.verdict_on(error)
+    verdict, code = smtp.describe_failure(error)
     assert code == 70
     assert 'hunter' not in verdict
 

@@ -248,7 +248,8 @@ def test_extensions(offered: List[str]) -> None:
     connection = smtp.Connection(
         Segments([''.join(reply).encode()]),  # type: ignore[arg-type]
         smtp.Transcript(None), 5)
-    extensions = smtp.say_hello(connection, 'client.example.com')
+    smtp.say_hello(connection, 'client.example.com')
+    extensions = connection.extensions
     ascii_only = [line for line in offered if line.isascii()]
     words = [re.split('[ =]', line.upper()) for line in ascii_only]
     for keyword in ('STARTTLS', 'SIZE', 'PIPELINING', 'AUTH'):
