@@ -102,7 +102,6 @@ import stat
 import struct
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import (
     Any,
@@ -1780,35 +1779,40 @@ class Message(NamedTuple):
         sender: The address for MAIL.
         recipients: The addresses for RCPT, each once.
         message_id: The value of its Message-ID field.
-        header: The header fields, each with its CRLF; '' if the envelope is
-            all that is to be tried.
+        header: The header fields, each with its CRLF; none if the envelope
+            is all that is to be tried.
         body: What follows them.
         needs_8bitmime: Whether the body has octets beyond ASCII.
-        own_header: The header as its author keeps it, with Bcc.
+        own_header: The fields as their author keeps them, with Bcc.
     """
 
     sender: str
     recipients: list[str]
     message_id: str = ''
-    header: str = ''
+    header: Sequence[str] = ()
     body: Sequence[Piece] = ()
     needs_8bitmime: bool = False
-    own_header: str = ''
+    own_header: Sequence[str] = ()
 
     @property
     def needs_smtputf8(self) -> bool:
         """Whether header or envelope go beyond ASCII (RFC 6531)."""
-        return not f'{self.header}{self.sender}{self.recipients}'.isascii()
+        return not all(map(str.isascii, (
+            *self.header, self.sender, *self.recipients)))
+
+    @property
+    def start(self) -> bytes:
+        """The header, and the empty line that ends it."""
+        return (''.join(self.header) + CRLF).encode()
 
     @property
     def size(self) -> int:
         """Octets on the wire, before dots are doubled (RFC 1870)."""
-        return len((self.header + CRLF).encode()) + sum(
-            piece.size for piece in self.body)
+        return len(self.start) + sum(piece.size for piece in self.body)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the whole message, about a BLOCK of lines at a time."""
-        held = (self.header + CRLF).encode()
+        held = self.start
         for piece in self.body:
             for lines in piece.chunks():
                 if len(held) + len(lines) > BLOCK:
@@ -1819,7 +1823,7 @@ class Message(NamedTuple):
 
     def outline(self) -> Iterator[tuple[str, str]]:
         """Yield what a transcript shows of it: marks and lines."""
-        for line in self.header.split(CRLF):
+        for line in self.start.decode().split(CRLF)[:-1]:
             yield 'C:', line
         for piece in self.body:
             yield from piece.outline()
@@ -2237,6 +2241,7 @@ def encode_domain(domain: str) -> str:
     if len(domain) > MAX_DOMAIN:
         raise ValueError('it is too long')
     if not domain.isascii():
+        import unicodedata
         # The codec follows the standard of 2003, which maps some letters to
         # others; the one of 2008 does not, and has no symbols either.
         letters = all(unicodedata.category(character)[0] in 'LMN'
@@ -2949,20 +2954,20 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
         raise SMTPMessageError(
             f'Date: {date[:100]!r} is not a short line of ASCII.')
     message_id = make_message_id(address)
-    header = ''.join([
+    body = make_body(message_text, attachments, html)
+    header = [
         fold('From', sender.words),
-        fold('To', to.words) if to.words else '',
-        fold('Cc', cc.words) if cc.words else '',
+        *(fold(name, found.words)
+          for name, found in (('To', to), ('Cc', cc)) if found.words),
         fold('Subject', format_unstructured('Subject', subject)),
         fold('Date', [date]),
         fold('Message-ID', [message_id]),
         *(format_fields(*field) for field in fields.items()),
-        fold('MIME-Version', ['1.0'])])
-    body = make_body(message_text, attachments, html)
-    header += body.fields
-    blind = fold('Bcc', bcc.words) if bcc.words else ''
+        fold('MIME-Version', ['1.0']),
+        body.fields]
+    blind = [fold('Bcc', bcc.words)] if bcc.words else []
     return Message(address, recipients, message_id, header, body.pieces,
-                   own_header=blind + header)
+                   own_header=[*blind, *header])
 
 
 def check_lines(lines: bytes) -> None:
@@ -3177,12 +3182,11 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
                         ('Message-ID', message_id)):
         if name.lower() not in values:
             fields.append(fold(name, [value]))
-    header = ''.join(field for field in fields
-                     if get_name(field) not in ('bcc', 'resent-bcc'))
+    header = [field for field in fields
+              if get_name(field) not in ('bcc', 'resent-bcc')]
     body = StoredBody(path, file)
     return Message(sender, recipients, message_id, header, [body],
-                   needs_8bitmime=not body.is_ascii,
-                   own_header=''.join(fields))
+                   needs_8bitmime=not body.is_ascii, own_header=fields)
 
 
 # ---------------------------------------------------------------------------
