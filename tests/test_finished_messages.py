@@ -20,7 +20,7 @@ import time
 import zlib
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
-import practice
+import practice_server
 import pytest
 from posting import (
     ALICE,
@@ -338,7 +338,7 @@ def test_eight_bits_where_they_are_not_offered(
         monkeypatch: pytest.MonkeyPatch, post: Post) -> None:
     """A server of seven bits is not even asked; there is advice."""
     monkeypatch.setattr(practice, 'EXTENSIONS', tuple(
-        line for line in practice.EXTENSIONS
+        line for line in practice_server.EXTENSIONS
         if line not in ('8BITMIME', 'SMTPUTF8')))
     for name, words in (('latin_1', ['8BITMIME', 'quoted-printable']),
                         ('thunderbird', ['8BITMIME', 'quoted-printable']),

@@ -17,6 +17,7 @@ import textwrap
 import tracemalloc
 from typing import Any, Iterator, List
 
+import practice_server
 import pytest
 import reading
 from reading import DATE, compose, composed, fields, lint, octets_of, read, refused
@@ -488,11 +489,10 @@ def test_no_second_message_is_smuggled(sequence: str, letter: str) -> None:
 
 def test_the_smuggler_and_a_server() -> None:
     """All those sequences in one text: one message arrives, and is equal."""
-    practice = pytest.importorskip('practice')
     text = 'x'.join(SMUGGLED) + '.\n' * 3 + 'é'
-    with practice.PracticeServer() as server:
+    with practice_server.PracticeServer() as server:
         receipt = smtp.smtp_send(
-            practice.PASSWORD, reading.INFO, text, server=server.host,
+            practice_server.PASSWORD, reading.INFO, text, server=server.host,
             port=server.port, ca_file=server.ca_file)
     message, = server.messages
     assert receipt.reply.code == 250
