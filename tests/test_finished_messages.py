@@ -337,7 +337,7 @@ def test_closed_standard_input(post: Post, monkeypatch: pytest.MonkeyPatch
 def test_eight_bits_where_they_are_not_offered(
         monkeypatch: pytest.MonkeyPatch, post: Post) -> None:
     """A server of seven bits is not even asked; there is advice."""
-    monkeypatch.setattr(practice, 'EXTENSIONS', tuple(
+    monkeypatch.setattr(practice_server, 'EXTENSIONS', tuple(
         line for line in practice_server.EXTENSIONS
         if line not in ('8BITMIME', 'SMTPUTF8')))
     for name, words in (('latin_1', ['8BITMIME', 'quoted-printable']),
