@@ -27,6 +27,9 @@ for folder in (TESTS, ROOT):
 
 import posting  # noqa: E402 (it imports smtp)
 
+# Fixtures that belong to the tests of one topic stand beside its helpers.
+pytest_plugins = ['sessions', 'at_terminal']
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the environment of the person who runs the tests out of them."""

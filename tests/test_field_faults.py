@@ -57,60 +57,6 @@ def test_a_fault_in_reading_letters_is_not_quoted() -> None:
     assert 'hunter' not in verdict
 
 
-def test_a_reply_before_the_typed_dot_is_not_the_verdict(
-        run_smtp: Run, server_context: ssl.SSLContext) -> None:
-    """A 250 that comes with the 354 says nothing about the message."""
-    with socket.create_server(('127.0.0.1', 0)) as listener:
-        def serve() -> None:
-            sock, _ = listener.accept()
-            with sock, sock.makefile('rb') as lines:
-                sock.sendall(b'220 hello\r\n')
-                for reply in (b'250 ok', b'250 ok',
-                              b'354 go\r\n250 2.0.0 queued as FAKE'):
-                    lines.readline()
-                    sock.sendall(reply + b'\r\n')
-                lines.read()
-        server = threading.Thread(target=serve)
-        server.start()
-        done = run_smtp(
-            '--server', 'localhost', '-4', '--port',
-            str(listener.getsockname()[1]), '--talk', '--tls', 'none',
-            input='MAIL FROM:<a@example.com>\nRCPT TO:<b@example.org>\nDATA\n'
-            'Subject: x\n\nHello\n.\nQUIT\n')
-        server.join()
-    assert 'Sent to' not in done.stdout
-    assert done.returncode == 76
-
-
-@pytest.mark.parametrize('typed', [
-    ' AUTH PLAIN AGEAaHVudGVyLTI=', 'AUTH  PLAIN AGEAaHVudGVyLTI=',
-    '!AUTH\tPLAIN AGEAaHVudGVyLTI='])
-def test_no_login_in_clear_however_it_is_typed(
-        typed: str, run_smtp: Run, server_context: ssl.SSLContext) -> None:
-    """White space does not open the way for a password without TLS."""
-    session = scripted.parse('S: 220 mail.example.com ESMTP\n'
-                             'C: QUIT\nS: 221 Bye\n')
-    with scripted.playing(session, server_context) as player:
-        done = run_smtp('--server', 'localhost', '-4', '--port',
-                        str(player.port), '--talk', '--tls', 'none',
-                        input=f'{typed}\nQUIT\n')
-    assert not player.mismatch, player.difference()
-    assert 'AGEAaHVudGVyLTI=' not in done.stderr
-
-
-def test_bdat_is_not_for_typing(run_smtp: Run,
-                                server_context: ssl.SSLContext) -> None:
-    """A message that is sent in that way would go unnoticed."""
-    session = scripted.parse('S: 220 mail.example.com ESMTP\n'
-                             'C: QUIT\nS: 221 Bye\n')
-    with scripted.playing(session, server_context) as player:
-        done = run_smtp('--server', 'localhost', '-4', '--port',
-                        str(player.port), '--talk', '--tls', 'none',
-                        input='BDAT 0 LAST\nQUIT\n')
-    assert not player.mismatch, player.difference()
-    assert 'BDAT' in done.stderr
-
-
 def test_a_certificate_for_a_directory_name(
         authority: trustme.CA, tmp_path: pathlib.Path, run_main: Run,
         ca_file: str) -> None:
@@ -200,29 +146,3 @@ def test_a_large_header_is_read_in_linear_time(header: str) -> None:
     except (smtp.SMTPMessageError, io.UnsupportedOperation):
         pass            # what comes of it is another test's business
     assert time.process_time() - began < 10
-
-
-def test_a_refusal_before_the_typed_dot_ends_the_connection(
-        run_smtp: Run) -> None:
-    """A dot that is typed later must not complete what was refused."""
-    heard = []
-    with socket.create_server(('127.0.0.1', 0)) as listener:
-        def serve() -> None:
-            sock, _ = listener.accept()
-            with sock, sock.makefile('rb') as lines:
-                sock.sendall(b'220 hello\r\n')
-                for reply in (b'250 ok', b'250 ok',
-                              b'354 go\r\n552 5.3.4 too big'):
-                    lines.readline()
-                    sock.sendall(reply + b'\r\n')
-                heard.append(lines.read())
-        server = threading.Thread(target=serve)
-        server.start()
-        done = run_smtp(
-            '--server', 'localhost', '-4', '--port',
-            str(listener.getsockname()[1]), '--talk', '--tls', 'none',
-            input='MAIL FROM:<a@example.com>\nRCPT TO:<b@example.org>\nDATA\n'
-            'Hello\n.\n.\nQUIT\n')
-        server.join()
-    assert heard == [b'Hello\r\n']
-    assert 'smtp.py: Not sent: ' in done.stderr
