@@ -1,17 +1,14 @@
 """Secrets in the tests: how they are handed over, and looked for everywhere."""
 
 import base64
-import os
 import re
 import shlex
 import sys
 import traceback
 from typing import Any, Iterator, List
 
-import pytest
 from posting import ALICE, BOB, Done, Post, call
 
-POSIX = pytest.mark.skipif(os.name == 'nt', reason='needs a POSIX shell')
 MAIL = ['--from', ALICE, '--to', BOB, '--subject', 'Hello', '--body', 'Hello']
 
 

@@ -5,7 +5,6 @@ What can be told as a dialogue is in dialogues/; this is the rest.
 
 import datetime
 import io
-import os
 import pathlib
 import socket
 import ssl
@@ -36,25 +35,6 @@ S: 220 Go ahead
 C: EHLO <name>
 S: 250-mail.example.com
 """
-
-
-@pytest.mark.parametrize('auth', ['login', 'plain', 'xoauth2'])
-def test_a_user_name_that_is_no_text_tells_no_password(auth: str) -> None:
-    """The error quoted all that it could not write, the password too."""
-    with pytest.raises(smtp.SMTPConfigurationError) as caught:
-        smtp.smtp_send('hunter-2', {'From': 'a@example.com',
-                                    'To': 'b@example.org'}, 'Hello!',
-                       server='127.0.0.1', port=1, auth=auth,
-                       user=os.fsdecode(b'al\xffice'))
-    assert 'hunter' not in str(caught.value)
-
-
-def test_a_fault_in_reading_letters_is_not_quoted() -> None:
-    """Whatever could not be read may be a secret."""
-    error = UnicodeDecodeError('utf-8', b'hunter-2\xff', 8, 9, 'bad')
-    verdict, code = smtp.verdict_on(error)
-    assert code == 70
-    assert 'hunter' not in verdict
 
 
 def test_a_certificate_for_a_directory_name(
@@ -122,15 +102,6 @@ def test_a_refusal_in_the_body_is_heard_though_nobody_reads_on(
         server.join()
     assert done.returncode == 65, done.stderr
     assert '552 5.3.4 too big' in done.stderr
-
-
-@pytest.mark.parametrize('seconds', ['4294968', '1e9', 'inf', 'nan', '0'])
-def test_a_timeout_that_the_system_cannot_count(seconds: str, run_main: Run
-                                                ) -> None:
-    """It would begin again at nought, and end a wait at once."""
-    done = run_main('--timeout', seconds, *LETTER)
-    assert done.returncode == 64
-    assert '--timeout' in done.stderr
 
 
 @pytest.mark.parametrize('header', [
