@@ -28,7 +28,7 @@ for folder in (TESTS, ROOT):
 import posting  # noqa: E402 (it imports smtp)
 
 # Fixtures that belong to the tests of one topic stand beside its helpers.
-pytest_plugins = ['sessions', 'at_terminal', 'calling', 'keeping']
+pytest_plugins = ['sessions', 'at_terminal', 'calling', 'finishing', 'keeping']
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -33,6 +33,8 @@ Test = TypeVar('Test', bound=Callable[..., None])
 DATE = 'Mon, 23 Nov 2026 12:00:00 +0100'
 INFO = {'From': 'alice@example.com', 'To': 'bob@example.org',
         'Subject': 'Lunch', 'Date': DATE}
+SURROGATE = '\udcff'    # an octet that is no UTF-8, in an argument
+GENDER = '\N{WOMAN}\N{ZERO WIDTH JOINER}\N{PERSONAL COMPUTER}'
 
 # Where it can be strict, it knows no literals: bob@[192.0.2.7] is nobody.
 GETADDRESSES: Callable[[List[str]], List[Tuple[str, str]]] = (

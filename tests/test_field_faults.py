@@ -4,22 +4,17 @@ What can be told as a dialogue is in dialogues/; this is the rest.
 """
 
 import datetime
-import io
 import pathlib
 import socket
 import ssl
 import threading
-import time
 from typing import Any, Callable
 
-import pytest
 import scripted
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-
-import smtp
 
 Run = Callable[..., Any]
 LETTER = ('--from', 'alice@example.com', '--to', 'bob@example.org',
@@ -102,18 +97,3 @@ def test_a_refusal_in_the_body_is_heard_though_nobody_reads_on(
         server.join()
     assert done.returncode == 65, done.stderr
     assert '552 5.3.4 too big' in done.stderr
-
-
-@pytest.mark.parametrize('header', [
-    'To: ' + 'a' * 500_000, 'To: b@example.org\n' + 'X: y\n z\n' * 100_000,
-    'X-A: b\n' + ' c\n' * 500_000, 'Bcc: b@example.org\n' * 50_000],
-    ids=['one word', 'short fields', 'a folded field', 'many Bcc'])
-def test_a_large_header_is_read_in_linear_time(header: str) -> None:
-    """Seconds for a megabyte, not hours (the bound is generous)."""
-    message = f'From: a@example.com\n{header}\n\nHello\n'
-    began = time.process_time()
-    try:
-        smtp.read_message(io.BytesIO(message.encode()), 'x.eml')  # no file
-    except (smtp.SMTPMessageError, io.UnsupportedOperation):
-        pass            # what comes of it is another test's business
-    assert time.process_time() - began < 10
