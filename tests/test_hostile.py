@@ -10,7 +10,9 @@ import base64
 import concurrent.futures
 import io
 import os
+import pathlib
 import re
+import socket
 import ssl
 import subprocess
 import sys
@@ -391,3 +393,34 @@ def test_expectations_cover_everything() -> None:
     known = LOST + NEXT_LOST + NOT_SMTP + HARMLESS + NOW + FOR_GOOD
     assert set(hostile.FAULTS) == {*known, 'broken TLS', 'early refusal'}
     assert len(CELLS) > 400
+
+
+def test_a_refusal_in_the_body_is_heard_though_nobody_reads_on(
+        run_main: Run, tmp_path: pathlib.Path) -> None:
+    """552 and silence: too large, and not "try again later"."""
+    large = tmp_path / 'large.bin'
+    large.write_bytes(bytes(20_000_000))
+    ended = threading.Event()
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock, sock.makefile('rb') as lines:
+                sock.sendall(b'220 hello\r\n')
+                for reply in b'250 hello', b'250 ok', b'250 ok', b'354 go':
+                    lines.readline()
+                    sock.sendall(reply + b'\r\n')
+                sock.recv(1000)
+                sock.sendall(b'552 5.3.4 too big\r\n')
+                ended.wait(30)
+        server = threading.Thread(target=serve)
+        server.start()
+        done = run_main(
+            '--server', 'localhost', '-4', '--port',
+            str(listener.getsockname()[1]), '--tls', 'none', '--timeout', '20',
+            '--from', hostile.USER, '--to', hostile.RECIPIENTS[0],
+            '--subject', 'Greetings', '--body', 'Hello!', '--attach',
+            str(large))
+        ended.set()
+        server.join()
+    assert done.returncode == 65, done.stderr
+    assert '552 5.3.4 too big' in done.stderr
