@@ -89,13 +89,13 @@ class Person:
             self.sees(at)
             self.enters(line)
 
-    def types_hidden(self, text: str, at: str = 'Password: ?') -> None:
-        """Type something when the terminal has stopped to show it.
+    def types_hidden(self, text: str, question: str = 'Password') -> None:
+        """Answer a question when the terminal has stopped to show it.
 
         A person does not type before the question is there, when the terminal
         would still show it; a program has to wait for that.
         """
-        self.sees(at)
+        self.asked(question)
         assert self.child.waitnoecho(PATIENCE), 'it can be read'
         self.enters(text)
 

@@ -137,7 +137,7 @@ def test_password_is_hidden_whatever_asks_for_it(
         person = at_server(player, '--talk')
         person.types('EHLO client.example.com', 'STARTTLS',
                      'EHLO client.example.com', 'AUTH LOGIN alice@example.com')
-        person.types_hidden(PASSWORD, at='user alice: ?')
+        person.types_hidden(PASSWORD, 'Password for user alice')
         person.types('QUIT')
         assert person.ends() == 0
     check_wire(player, person)
