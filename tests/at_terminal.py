@@ -18,13 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 import conftest
 import pytest
 import scripted
-from sessions import (
-    ENVELOPE_ASKED,
-    GREETING,
-    MESSAGE_ASKED,
-    TLS,
-    ehlo,
-)
+from sessions import ENVELOPE_ASKED, GREETING, MESSAGE_ASKED, TLS, ehlo
 
 try:
     import pexpect

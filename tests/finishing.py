@@ -5,9 +5,7 @@ import re
 from typing import Any, Callable, List
 
 import pytest
-from posting import (
-    Post,
-)
+from posting import Post
 
 MESSAGES = pathlib.Path(__file__).parent / 'messages'
 BLIND = re.compile(rb'(?i)(resent-)?bcc[ \t]*:')

@@ -13,14 +13,7 @@ from typing import Any, List
 
 import pytest
 from at_terminal import PATIENCE
-from posting import (
-    ALICE,
-    BOB,
-    CAROL,
-    HIDDEN,
-    PASSWORD,
-    Post,
-)
+from posting import ALICE, BOB, CAROL, HIDDEN, PASSWORD, Post
 
 TEXT = 'Hello Bob,\n\n.\nlunch?\n'
 FINISHED = (

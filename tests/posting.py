@@ -1,6 +1,6 @@
 """A practice server that is at hand, and smtp.py called within this process.
 
-`Post` is the practice server of `practice_server`, emptied for each test, with the
+`Post` is the server of `practice_server`, emptied for each test, with the
 options that lead smtp.py to it. `call` is smtp.py without the start of another
 process: a tenth of the time, with any standard input and any environment.
 """

@@ -20,7 +20,16 @@ import email.utils
 import functools
 import inspect
 import re
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple, TypeVar
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Tuple,
+    TypeVar,
+)
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -59,8 +59,9 @@ def addresses(*pairs: Any) -> List[Any]:
             for host, port in pairs]
 
 
-def test_all_addresses_are_tried(call: Call, lookup: Any, closed_port: int,
-                                 server: practice_server.PracticeServer) -> None:
+def test_all_addresses_are_tried(
+        call: Call, lookup: Any, closed_port: int,
+        server: practice_server.PracticeServer) -> None:
     """IPv6 first and dead; then IPv4."""
     lookup(addresses(('::1', closed_port), ('127.0.0.1', closed_port),
                      ('127.0.0.1', server.port)))

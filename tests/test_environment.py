@@ -1,4 +1,4 @@
-"""Locale, time zone and language of the environment change nothing that is sent."""
+"""The environment: what is sent is the same in any locale and time zone."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Finished messages that cannot go as they are: eight bits, long lines, NUL, CR.
+"""Finished messages that cannot go as they are: 8 bits, long lines, NUL, CR.
 
 And those whose file changes while it is sent.
 """
@@ -11,13 +11,7 @@ from typing import Any, Callable, Dict
 import practice_server
 import pytest
 from finishing import HEADER, MESSAGES, assert_not_sent, assert_sent, meant
-from posting import (
-    BOB,
-    CAROL,
-    HIDDEN,
-    Post,
-    call,
-)
+from posting import BOB, CAROL, HIDDEN, Post, call
 
 
 def test_eight_bits_where_they_are_not_offered(

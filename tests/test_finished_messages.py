@@ -15,16 +15,7 @@ from typing import Callable, Dict, List, Tuple
 
 import pytest
 from finishing import HEADER, MESSAGES, assert_not_sent, assert_sent, meant
-from posting import (
-    ALICE,
-    BOB,
-    CAROL,
-    HIDDEN,
-    PASSWORD,
-    PROGRAM,
-    Post,
-    call,
-)
+from posting import ALICE, BOB, CAROL, HIDDEN, PASSWORD, PROGRAM, Post, call
 
 DESK = 'desk@example.org'
 

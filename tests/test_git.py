@@ -13,16 +13,7 @@ from typing import Any, Callable, Sequence
 
 import pytest
 from finishing import assert_sent, meant
-from posting import (
-    ALICE,
-    BOB,
-    CAROL,
-    HIDDEN,
-    PASSWORD,
-    PROGRAM,
-    Post,
-    call,
-)
+from posting import ALICE, BOB, CAROL, HIDDEN, PASSWORD, PROGRAM, Post, call
 
 
 def required(what: str) -> None:

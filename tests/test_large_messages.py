@@ -14,10 +14,7 @@ from typing import Any, Callable, Tuple
 
 import pytest
 from finishing import HEADER
-from posting import (
-    PROGRAM,
-    call,
-)
+from posting import PROGRAM, call
 
 import smtp
 

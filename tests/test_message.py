@@ -1,4 +1,4 @@
-"""Complete messages, octet for octet: what smtp.py composes out of all its parts.
+"""Complete messages: what smtp.py composes of all its parts, octet for octet.
 
 Header, text and attachments have files of their own. Every message there and
 here is also held against the RFCs and read by the standard library's parser;

@@ -1,4 +1,4 @@
-"""The options of the command line: each has its effect, and mistakes their code.
+"""The options of the command line: what each does, and what is wrong with it.
 
 A usage error is 64 and names the option; what cannot be sent is 65, a file
 that cannot be read 66, all of it before anything is asked or connected.

@@ -1,4 +1,4 @@
-"""Outputs that are closed, full, or read by nobody: the exit code stays true."""
+"""Outputs that are closed, full, or read by nobody: the exit code is true."""
 
 import os
 import pathlib
@@ -10,7 +10,17 @@ from typing import Dict, List, Optional
 import conftest
 import practice_server
 import pytest
-from calling import BASIC, MAIL, POSIX, SECRET, Call, Done, no_mishap, not_sent, text_of
+from calling import (
+    BASIC,
+    MAIL,
+    POSIX,
+    SECRET,
+    Call,
+    Done,
+    no_mishap,
+    not_sent,
+    text_of,
+)
 
 
 @POSIX
@@ -63,8 +73,8 @@ def test_a_reader_that_has_gone(tmp_path: pathlib.Path,
     None, 'S: 220', 'C: MAIL', 'C: DATA', 'S: 354', 'C: .', 'C: QUIT'])
 def test_nobody_reads_the_transcript(
         last: Optional[str], session: List[str], tmp_path: pathlib.Path,
-        server: practice_server.PracticeServer, clean_environment: Dict[str, str]
-        ) -> None:
+        server: practice_server.PracticeServer,
+        clean_environment: Dict[str, str]) -> None:
     """As in `smtp.py -v ... 2>&1 | head`: the exit code is true all the same.
 
     The reader goes away after this line; where the program is by then is a
@@ -90,8 +100,9 @@ def test_nobody_reads_the_transcript(
 
 @POSIX
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full')
-def test_no_room_for_the_transcript(start: Call, session: List[str],
-                                    server: practice_server.PracticeServer) -> None:
+def test_no_room_for_the_transcript(
+        start: Call, session: List[str],
+        server: practice_server.PracticeServer) -> None:
     """The same when it goes to a disk that is full."""
     done = start(*MAIL, *session, '-v', shell='2> /dev/full',
                  env={'SMTP_PASSWORD': SECRET})

@@ -10,15 +10,7 @@ from typing import Dict, List
 
 import pytest
 from calling import POSIX, SECRET, Call, no_mishap, not_sent
-from posting import (
-    ALICE,
-    BOB,
-    PASSWORD,
-    PROGRAM,
-    TOKEN,
-    Post,
-    call,
-)
+from posting import ALICE, BOB, PASSWORD, PROGRAM, TOKEN, Post, call
 from secrecy import MAIL, assert_refused, python, send
 
 

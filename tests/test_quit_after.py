@@ -5,7 +5,17 @@ import re
 from typing import Dict, List, Tuple
 
 import pytest
-from sessions import EHLO, GREETING, LOGIN, OPENING, QUIT, SECOND_EHLO, TLS, Done, Play
+from sessions import (
+    EHLO,
+    GREETING,
+    LOGIN,
+    OPENING,
+    QUIT,
+    SECOND_EHLO,
+    TLS,
+    Done,
+    Play,
+)
 
 WITHOUT_SIZE = re.compile(r'S: 250-SIZE \d+\n')
 REACHED: Dict[str, Tuple[str, List[str]]] = {

@@ -22,16 +22,7 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 from calling import BASIC, POSIX, SECRET, Call, no_mishap
-from posting import (
-    ALICE,
-    BOB,
-    CAROL,
-    PASSWORD,
-    PROGRAM,
-    TOKEN,
-    Done,
-    Post,
-)
+from posting import ALICE, BOB, CAROL, PASSWORD, PROGRAM, TOKEN, Done, Post
 from secrecy import (
     MAIL,
     assert_refused,

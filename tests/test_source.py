@@ -1,4 +1,4 @@
-"""The source file: its metadata, what it imports, and the interface of the lab."""
+"""The source: its metadata, what it imports, and the interface of the lab."""
 
 import ast
 import pathlib

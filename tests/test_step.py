@@ -21,6 +21,8 @@ from at_terminal import (
 )
 from sessions import GREETING, LETTER, LOGIN, QUIT
 
+import smtp
+
 pytestmark = at_terminal.NEEDED
 
 
@@ -104,7 +106,6 @@ def test_step_explains_when_asked(
         explain: List[str], at_server: At,
         server_context: ssl.SSLContext) -> None:
     """? explains the command that waits; then it waits again."""
-    import smtp
     with scripted.playing(GREETING + EHLO + QUIT, server_context) as player:
         person = at_server(player, '--step', '--ehlo', 'client.example.com',
                            *explain, *LETTER, SMTP_PASSWORD=PASSWORD)

@@ -1,4 +1,4 @@
-"""The text of a message: line ends, encodings, and no second message within it."""
+"""The text of a message: line ends, encodings, no second message within it."""
 
 import binascii
 import re
@@ -6,7 +6,15 @@ import re
 import practice_server
 import pytest
 import reading
-from reading import SURROGATE, compose, composed, fields, octets_of, read, refused
+from reading import (
+    SURROGATE,
+    compose,
+    composed,
+    fields,
+    octets_of,
+    read,
+    refused,
+)
 
 import smtp
 

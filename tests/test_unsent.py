@@ -24,16 +24,7 @@ from keeping import (
     mail,
     text_of,
 )
-from posting import (
-    ALICE,
-    BOB,
-    CAROL,
-    HIDDEN,
-    PASSWORD,
-    TOKEN,
-    Post,
-    call,
-)
+from posting import ALICE, BOB, CAROL, HIDDEN, PASSWORD, TOKEN, Post, call
 
 pytestmark = POSIX
 

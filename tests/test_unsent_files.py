@@ -20,13 +20,7 @@ import reading
 from at_terminal import PATIENCE
 from calling import BASIC, MAIL, POSIX, SECRET, Call, not_sent
 from keeping import FINISHED, TEXT, kept, mail, what_is_left
-from posting import (
-    PASSWORD,
-    PROGRAM,
-    Done,
-    Post,
-    call,
-)
+from posting import PASSWORD, PROGRAM, Done, Post, call
 
 
 def words_of_the_command(done: Done) -> List[str]:

@@ -1,4 +1,4 @@
-"""What was typed or piped is kept when it is interrupted, as far as it has come."""
+"""Unsent text that is interrupted: what was typed or piped so far is kept."""
 
 import asyncio
 import contextlib
@@ -14,14 +14,7 @@ import at_terminal
 import pytest
 from at_terminal import PATIENCE, Person, unread, wait_until
 from keeping import FINISHED, PEOPLE, TEXT, assert_sends, kept, mail, text_of
-from posting import (
-    ALICE,
-    HIDDEN,
-    PASSWORD,
-    PROGRAM,
-    Done,
-    Post,
-)
+from posting import ALICE, HIDDEN, PASSWORD, PROGRAM, Done, Post
 
 pytestmark = at_terminal.NEEDED
 

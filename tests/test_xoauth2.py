@@ -11,13 +11,7 @@ from typing import Callable, Tuple
 
 import pytest
 import scripted
-from posting import (
-    ALICE,
-    TOKEN,
-    Done,
-    Post,
-    call,
-)
+from posting import ALICE, TOKEN, Done, Post, call
 from secrecy import MAIL, assert_refused, assert_secret, send, xoauth2
 
 EVIL = ''.join(map(chr, [*range(32), *range(127, 160), 0x61c, 0x200b, 0x200e,
