@@ -13,7 +13,7 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Callable, Dict
 
-import scripted
+from wire import PATIENCE, Wire
 
 if TYPE_CHECKING:
     from hostile import Hostile
@@ -44,7 +44,7 @@ class Over(Exception):
     """The server has done its worst."""
 
 
-def closed(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+def closed(server: Hostile, wire: Wire, right: bytes) -> None:
     """Hang up as one should, under TLS with its own goodbye."""
     if isinstance(wire.socket, ssl.SSLSocket) and server.step != 'body':
         wire.socket.settimeout(2)
@@ -53,29 +53,29 @@ def closed(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
     raise Over
 
 
-def cut(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+def cut(server: Hostile, wire: Wire, right: bytes) -> None:
     """Close the TCP connection, as if the TLS around it did not matter."""
     raise Over
 
 
-def reset(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+def reset(server: Hostile, wire: Wire, right: bytes) -> None:
     """Let the client get ECONNRESET."""
     wire.reset()
     raise Over
 
 
-def silent(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+def silent(server: Hostile, wire: Wire, right: bytes) -> None:
     """Say nothing until the client gives up."""
-    until = time.monotonic() + scripted.PATIENCE
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         if server.wait_until_gone(wire, 1):
             break
     raise Over
 
 
-def drip(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+def drip(server: Hostile, wire: Wire, right: bytes) -> None:
     """Send one octet at a time for ever, always something, never enough."""
-    until = time.monotonic() + scripted.PATIENCE
+    until = time.monotonic() + PATIENCE
     octets = b'\x16\x03\x03\x3f\xff' if server.step == 'TLS handshake' \
         else right[:3] + b'-'
     while time.monotonic() < until:
@@ -86,9 +86,9 @@ def drip(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
     raise Over
 
 
-def line_by_line(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+def line_by_line(server: Hostile, wire: Wire, right: bytes) -> None:
     """Send the lines of a reply that never ends, slowly."""
-    until = time.monotonic() + scripted.PATIENCE
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         wire.send(right[:3] + b'-well\r\n')
         if server.wait_until_gone(wire, 4 * DRIP):
@@ -96,28 +96,28 @@ def line_by_line(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
     raise Over
 
 
-def half_a_line(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+def half_a_line(server: Hostile, wire: Wire, right: bytes) -> None:
     """Hang up in the middle of the reply."""
     wire.send(right[:len(right) // 2])
     raise Over
 
 
 def saying(octets: bytes, then_over: bool = True,
-           ) -> Callable[[Hostile, scripted.Wire, bytes], None]:
+           ) -> Callable[[Hostile, Wire, bytes], None]:
     """Make a fault that says something else."""
-    def say(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+    def say(server: Hostile, wire: Wire, right: bytes) -> None:
         wire.send(octets)
         if then_over and server.step != 'body':
             raise Over
     return say
 
 
-def refusal_now(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+def refusal_now(server: Hostile, wire: Wire, right: bytes) -> None:
     """Refuse with 4yz."""
     wire.send(b'451 4.3.0 Not now\r\n')
 
 
-def refusal_for_good(server: Hostile, wire: scripted.Wire,
+def refusal_for_good(server: Hostile, wire: Wire,
                      right: bytes) -> None:
     """Refuse with 5yz, as the step does."""
     wire.send(REFUSED.get(server.step, b'554 5.5.0 No') + b'\r\n')
@@ -131,22 +131,22 @@ REFUSED = {'AUTH': b'535 5.7.8 Bad credentials',
            'last RCPT': b'550 5.1.1 No such user'}
 
 
-def wrong_success(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+def wrong_success(server: Hostile, wire: Wire, right: bytes) -> None:
     """Say yes to something else."""
     wire.send(f'{WRONG_SUCCESS.get(server.step, 250)} Ok\r\n'.encode())
 
 
-def codes_differ(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+def codes_differ(server: Hostile, wire: Wire, right: bytes) -> None:
     """Give the right reply in lines of two codes."""
     other = b'251' if right[:3] != b'251' else b'250'
     wire.send(other + b'-Well\r\n' + right)
 
 
-def endless(line: bytes) -> Callable[[Hostile, scripted.Wire, bytes], None]:
+def endless(line: bytes) -> Callable[[Hostile, Wire, bytes], None]:
     """Make a fault that begins the right reply, and does not end it."""
-    def go_on(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+    def go_on(server: Hostile, wire: Wire, right: bytes) -> None:
         wire.send(right[:3] + b'-')
-        until = time.monotonic() + scripted.PATIENCE
+        until = time.monotonic() + PATIENCE
         block = (line % right[:3]) * 1000
         with contextlib.suppress(OSError):
             while time.monotonic() < until and not server.over.is_set():
@@ -155,31 +155,31 @@ def endless(line: bytes) -> Callable[[Hostile, scripted.Wire, bytes], None]:
     return go_on
 
 
-def extra_reply(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+def extra_reply(server: Hostile, wire: Wire, right: bytes) -> None:
     """Add a reply that nobody asked for, in the same segment."""
     code = b'250' if server.step == 'DATA' else right[:3]
     wire.send(right + code + b' By the way\r\n')
 
 
-def extra_octets(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+def extra_octets(server: Hostile, wire: Wire, right: bytes) -> None:
     """Add the beginning of something."""
     wire.send(right + b'25')
 
 
-def bare_lf(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+def bare_lf(server: Hostile, wire: Wire, right: bytes) -> None:
     """End lines in LF."""
     wire.send(right.replace(b'\r\n', b'\n'))
 
 
-def bare_cr(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+def bare_cr(server: Hostile, wire: Wire, right: bytes) -> None:
     """Put a CR into a line."""
     wire.send(right[:4] + b'\rxx' + right[4:])
 
 
 def wording(text: bytes, code: bytes = b'',
-            ) -> Callable[[Hostile, scripted.Wire, bytes], None]:
+            ) -> Callable[[Hostile, Wire, bytes], None]:
     """Make a fault that gives the right reply, or a refusal, in these words."""
-    def say(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+    def say(server: Hostile, wire: Wire, right: bytes) -> None:
         refused = REFUSED.get(server.step, b'554 5.5.0')[:9]
         if code:
             wire.send(refused + b' ' + text + b'\r\n')
@@ -190,37 +190,37 @@ def wording(text: bytes, code: bytes = b'',
     return say
 
 
-def refusal_then_silence(server: Hostile, wire: scripted.Wire,
+def refusal_then_silence(server: Hostile, wire: Wire,
                          right: bytes) -> None:
     """Refuse, and do not even answer QUIT."""
     refusal_for_good(server, wire, right)
     silent(server, wire, right)
 
 
-def right_then(what: Callable[[Hostile, scripted.Wire, bytes], None],
-               ) -> Callable[[Hostile, scripted.Wire, bytes], None]:
+def right_then(what: Callable[[Hostile, Wire, bytes], None],
+               ) -> Callable[[Hostile, Wire, bytes], None]:
     """Make a fault that comes right after the right reply."""
-    def fault(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+    def fault(server: Hostile, wire: Wire, right: bytes) -> None:
         wire.send(right)
         server.replied = True
         what(server, wire, right)
     return fault
 
 
-def broken_tls(server: Hostile, wire: scripted.Wire, right: bytes) -> None:
+def broken_tls(server: Hostile, wire: Wire, right: bytes) -> None:
     """Send octets past TLS, which are none of its records."""
     with contextlib.suppress(OSError):
         os.write(wire.socket.fileno(), right)
     raise Over
 
 
-def early_refusal(server: Hostile, wire: scripted.Wire,
+def early_refusal(server: Hostile, wire: Wire,
                   right: bytes) -> None:
     """Refuse in the middle of the message, and take it nevertheless."""
     wire.send(b'554 5.6.0 Enough\r\n')
 
 
-def secret_challenge(server: Hostile, wire: scripted.Wire,
+def secret_challenge(server: Hostile, wire: Wire,
                      right: bytes) -> None:
     """Hide the password and control characters in base64, as a challenge."""
     # base64 looks different at each of three offsets
@@ -230,7 +230,7 @@ def secret_challenge(server: Hostile, wire: scripted.Wire,
     wire.send(code + base64.b64encode(text) + b'\r\n')
 
 
-FAULTS: Dict[str, Callable[[Hostile, scripted.Wire, bytes], None]] = {
+FAULTS: Dict[str, Callable[[Hostile, Wire, bytes], None]] = {
     'closed': closed,
     'cut': cut,
     'reset': reset,

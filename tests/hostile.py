@@ -15,8 +15,8 @@ import ssl
 import threading
 from typing import Callable, Dict, Iterator, List, Optional
 
-import scripted
 from faults import DRIP, FAULTS, READING_ON, REFUSALS, Over
+from wire import PATIENCE, Mismatch, Wire
 
 STEPS = ('connect', 'greeting', 'EHLO', 'STARTTLS', 'TLS handshake',
          'EHLO again', 'AUTH', 'user name', 'password', 'MAIL', 'first RCPT',
@@ -66,12 +66,12 @@ class Hostile(threading.Thread):
             connection = self._accept()
         if connection is None:
             return
-        wire = scripted.Wire(connection)
+        wire = Wire(connection)
         try:
             self._meet(wire)
             while True:
                 self._hear(wire, wire.read_line())
-        except (Over, scripted.Mismatch):
+        except (Over, Mismatch):
             pass
         finally:
             rest = wire.buffer
@@ -86,7 +86,7 @@ class Hostile(threading.Thread):
         """Return the connection; None when the client ends without one."""
         if self.step == 'connect' and self.fault in ('closed', 'silent'):
             self.reached = True  # nobody listens, or nobody ever accepts
-            self.over.wait(scripted.PATIENCE)
+            self.over.wait(PATIENCE)
             return None
         while not self.over.is_set():
             with contextlib.suppress(OSError):
@@ -100,19 +100,19 @@ class Hostile(threading.Thread):
 
     # What a correct server does
 
-    def _meet(self, wire: scripted.Wire) -> None:
+    def _meet(self, wire: Wire) -> None:
         """Greet."""
         if self.step == 'connect':
             self._do_worst(wire, b'')
         self._answer(wire, 'greeting', b'220 mail.example.com ESMTP\r\n')
 
-    def _hear(self, wire: scripted.Wire, line: str) -> None:
+    def _hear(self, wire: Wire, line: str) -> None:
         """Answer one command."""
         self.lines.append(line)
         if not wire.secure:
             self.clear += line.encode() + b'\r\n'
         verb = line.split(' ')[0].upper()
-        answer: Dict[str, Callable[[scripted.Wire, str], None]] = {
+        answer: Dict[str, Callable[[Wire, str], None]] = {
             'EHLO': self._ehlo, 'STARTTLS': self._starttls,
             'AUTH': self._auth, 'MAIL': self._mail, 'RCPT': self._rcpt,
             'DATA': self._data, 'QUIT': self._quit}
@@ -124,7 +124,7 @@ class Hostile(threading.Thread):
             self.strange.append(line)
             wire.send(b'500 5.5.2 What?\r\n')
 
-    def _ehlo(self, wire: scripted.Wire, line: str) -> None:
+    def _ehlo(self, wire: Wire, line: str) -> None:
         """List the extensions."""
         offered = ['mail.example.com', 'SIZE 100000000']
         offered += ['PIPELINING'] * self.pipelining
@@ -133,7 +133,7 @@ class Hostile(threading.Thread):
         self._answer(wire, 'EHLO again' if wire.secure else 'EHLO',
                      f'{reply}250 {offered[-1]}\r\n'.encode())
 
-    def _starttls(self, wire: scripted.Wire, line: str) -> None:
+    def _starttls(self, wire: Wire, line: str) -> None:
         """Begin TLS."""
         self._answer(wire, 'STARTTLS', b'220 2.0.0 Go ahead\r\n')
         if self.step == 'TLS handshake':
@@ -141,7 +141,7 @@ class Hostile(threading.Thread):
             raise Over
         wire.start_tls(self.context)
 
-    def _auth(self, wire: scripted.Wire, line: str) -> None:
+    def _auth(self, wire: Wire, line: str) -> None:
         """Take any user and any password, the user name in either way."""
         if self.step == 'user name':
             if len(line.split(' ')) > 2:
@@ -155,17 +155,17 @@ class Hostile(threading.Thread):
         self.lines.append(wire.read_line())
         self._answer(wire, 'password', b'235 2.7.0 Welcome\r\n')
 
-    def _mail(self, wire: scripted.Wire, line: str) -> None:
+    def _mail(self, wire: Wire, line: str) -> None:
         """Take any sender."""
         self._answer(wire, 'MAIL', b'250 2.1.0 Ok\r\n')
 
-    def _rcpt(self, wire: scripted.Wire, line: str) -> None:
+    def _rcpt(self, wire: Wire, line: str) -> None:
         """Take the three recipients."""
         step = ('first RCPT', 'middle RCPT', 'last RCPT')[self.recipients % 3]
         self.recipients += 1
         self._answer(wire, step, b'250 2.1.5 Ok\r\n')
 
-    def _data(self, wire: scripted.Wire, line: str) -> None:
+    def _data(self, wire: Wire, line: str) -> None:
         """Take the message, and the final dot."""
         self._answer(wire, 'DATA', b'354 Go on\r\n')
         if self.step == 'DATA' and self.fault in REFUSALS + ('wrong success',):
@@ -184,7 +184,7 @@ class Hostile(threading.Thread):
             'extra reply', 'extra octets', 'control characters',
             'password echoed')
 
-    def _read_message(self, wire: scripted.Wire,
+    def _read_message(self, wire: Wire,
                       at_least: Optional[int] = None) -> None:
         """Read up to the final dot, or only the first octets."""
         self._take(wire.buffer)
@@ -204,21 +204,21 @@ class Hostile(threading.Thread):
             new = len(octets) + 5
             self.complete |= b'\r\n.\r\n' in self.message[-new:]
 
-    def _quit(self, wire: scripted.Wire, line: str) -> None:
+    def _quit(self, wire: Wire, line: str) -> None:
         """Say goodbye."""
         self._answer(wire, 'QUIT', b'221 2.0.0 Bye\r\n')
         raise Over
 
     # What this one does
 
-    def _answer(self, wire: scripted.Wire, step: str, right: bytes) -> None:
+    def _answer(self, wire: Wire, step: str, right: bytes) -> None:
         """Give the right reply, or do the worst instead."""
         if step == self.step:
             self._do_worst(wire, right)
         else:
             wire.send(right)
 
-    def _do_worst(self, wire: scripted.Wire, right: bytes) -> None:
+    def _do_worst(self, wire: Wire, right: bytes) -> None:
         """Do what the fault says."""
         self.reached = True
         FAULTS[self.fault](self, wire, right)
@@ -226,7 +226,7 @@ class Hostile(threading.Thread):
             wire.reset()
             raise Over
 
-    def wait_until_gone(self, wire: scripted.Wire, seconds: float) -> bool:
+    def wait_until_gone(self, wire: Wire, seconds: float) -> bool:
         """Wait for the client to hang up; what it says is noted."""
         if self.step == 'body':  # does not even listen
             return self.over.wait(seconds)
@@ -247,5 +247,5 @@ def serving(step: str, fault: str, context: ssl.SSLContext,
         yield server
     finally:
         server.over.set()
-        server.join(2 * scripted.PATIENCE)
+        server.join(2 * PATIENCE)
     assert not server.is_alive(), 'the hostile server did not end'
