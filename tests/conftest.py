@@ -1,7 +1,7 @@
 """Fixtures that every test may ask for: certificates, and smtp.py as a process.
 
 Each kind of server lives in a module of its own (`scripted`, `hostile`,
-`practice`, ...), and most take their certificate from the authority below,
+`practice_server`, ...), and most take their certificate from the authority below,
 which exists in memory for one run of the tests.
 """
 

@@ -32,7 +32,6 @@ from sessions import (
     on_one_line,
 )
 
-# practice.py has no annotations
 YOU, ADMINISTRATOR, WAIT = \
     'Your turn', "Your administrator's turn", 'Wait'
 TURN = re.compile(f'{YOU}|{ADMINISTRATOR}|{WAIT}(?=[:,.])')

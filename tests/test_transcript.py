@@ -29,8 +29,6 @@ from sessions import (
     told,
 )
 
-# practice.py has no annotations
-
 # ------------------------------------------------------------ what it shows
 
 
