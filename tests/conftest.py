@@ -1,7 +1,7 @@
 """Fixtures that every test may ask for: certificates, and smtp.py as a process.
 
 Each kind of server lives in a module of its own (`scripted`, `hostile`,
-`practice`, ...), and most take their certificate from the authority below,
+`practice_server`, ...), and most take their certificate from the authority below,
 which exists in memory for one run of the tests.
 """
 
@@ -26,6 +26,9 @@ for folder in (TESTS, ROOT):
         sys.path.insert(0, str(folder))
 
 import posting  # noqa: E402 (it imports smtp)
+
+# Fixtures that belong to the tests of one topic stand beside its helpers.
+pytest_plugins = ['sessions', 'at_terminal', 'calling', 'finishing', 'keeping']
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -86,21 +86,20 @@ BUGS = [Bug(*words) for words in (
      'if reply.code == AUTHENTICATION_SUCCEEDED:', 'if reply.code < 400:'),
     ('a login without TLS', 'test_dialogues',
      "if context and auth != 'none':", "if auth != 'none':"),
-    ('a token on a line of more than 512 octets', 'test_secrets',
+    ('a token on a line of more than 512 octets', 'test_xoauth2',
      'if len(line) + len(CRLF) <= MAX_COMMAND_LINE:', 'if True:'),
-    ('the password command runs in a shell', 'test_secrets',
+    ('the password command runs in a shell', 'test_password_command',
      "subprocess.run(shlex.split(command) or [''],",
      'subprocess.run(command, shell=True,'),
 
     # What the user sees
-    ('the password is in the transcript', 'test_teaching test_dialogues',
+    ('the password is in the transcript', 'test_transcript test_dialogues',
      'self.transcript.client(shown or line)', 'self.transcript.client('
      "shown or line); print(shown and line, file=self.transcript.stream)"),
     ('the password is in an error', 'test_hostile test_secrets',
      'self.awaited.append(names', 'self.awaited.append(line or names'),
-    ('the password stays in the environment', 'test_command_line '
-     'test_secrets', "environ.pop('SMTP_PASSWORD'",
-     "environ.get('SMTP_PASSWORD'"),
+    ('the password stays in the environment', 'test_secrets',
+     "environ.pop('SMTP_PASSWORD'", "environ.get('SMTP_PASSWORD'"),
     ('what the server echoes is not masked', 'test_dialogues',
      'text = re.sub(re.escape(secret), MASK, text, flags=re.IGNORECASE)',
      'pass'),
@@ -148,22 +147,22 @@ BUGS = [Bug(*words) for words in (
      "fold('Cc', [*cc.words, *bcc.words]) if cc.words else '',"),
     ('Resent-Bcc is transmitted', 'test_finished_messages',
      '(?i)(resent-)?bcc', '(?i)bcc'),
-    ('CR and LF may stand in a header field', 'test_message test_addresses',
+    ('CR and LF may stand in a header field', 'test_header test_addresses',
      "'[\\r\\n\\0\\ud800-\\udfff]', text)", "'[\\0\\ud800-\\udfff]', text)"),
-    ('an encoded-word ends within a character', 'test_message',
+    ('an encoded-word ends within a character', 'test_header',
      'pack(q_forms, room)',
      "pack(re.findall('=..|.', ''.join(q_forms)), room)"),
-    ('a line may have 999 octets', 'test_message',
+    ('a line may have 999 octets', 'test_text',
      '{{{MAX_TEXT_LINE + len(CRLF)}}}', '{{{MAX_TEXT_LINE + 3}}}'),
-    ('a CR in a text is left as it is', 'test_message',
+    ('a CR in a text is left as it is', 'test_text',
      ".replace(CRLF, '\\n').replace('\\r', '\\n')", ".replace(CRLF, '\\n')"),
-    ('an attachment may change while it is read', 'test_message',
+    ('an attachment may change while it is read', 'test_attachments',
      'file.read(1) or state_of(file) != self._state:', 'file.read(1):'),
 
     # A text that was not sent
-    ('a draft goes over a file', 'test_unsent test_command_line',
+    ('a draft goes over a file', 'test_unsent_files',
      'os.O_EXCL', 'os.O_TRUNC'),
-    ('a draft can be read by others', 'test_unsent', '0o600', '0o644'),
+    ('a draft can be read by others', 'test_unsent_files', '0o600', '0o644'),
 )]
 
 

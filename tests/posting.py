@@ -1,6 +1,6 @@
 """A practice server that is at hand, and smtp.py called within this process.
 
-`Post` is the practice server of `practice.py`, emptied for each test, with the
+`Post` is the server of `practice_server`, emptied for each test, with the
 options that lead smtp.py to it. `call` is smtp.py without the start of another
 process: a tenth of the time, with any standard input and any environment.
 """
@@ -13,8 +13,13 @@ import sys
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional
 from unittest import mock
 
-import practice
-from practice import PASSWORD, TOKEN, USER
+from practice_server import (
+    PASSWORD,
+    TOKEN,
+    USER,
+    PracticeServer,
+    parse_refusal,
+)
 
 import smtp
 
@@ -60,7 +65,7 @@ class Post:
 
     def refuse(self, *refusals: str) -> None:
         """Refuse from now on what the names or STEP=REPLY texts say."""
-        self.server.refusals = dict(map(practice.parse_refusal, refusals))
+        self.server.refusals = dict(map(parse_refusal, refusals))
 
     def accept(self) -> None:
         """Refuse nothing from now on, and forget what has arrived."""
@@ -72,7 +77,7 @@ class Post:
 @contextlib.contextmanager
 def opened() -> Iterator[Post]:
     """Run a server for as long as the `with` block lasts."""
-    with practice.PracticeServer() as server:
+    with PracticeServer() as server:
         yield Post(server)
 
 

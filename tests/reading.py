@@ -20,7 +20,16 @@ import email.utils
 import functools
 import inspect
 import re
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple, TypeVar
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Tuple,
+    TypeVar,
+)
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -33,6 +42,8 @@ Test = TypeVar('Test', bound=Callable[..., None])
 DATE = 'Mon, 23 Nov 2026 12:00:00 +0100'
 INFO = {'From': 'alice@example.com', 'To': 'bob@example.org',
         'Subject': 'Lunch', 'Date': DATE}
+SURROGATE = '\udcff'    # an octet that is no UTF-8, in an argument
+GENDER = '\N{WOMAN}\N{ZERO WIDTH JOINER}\N{PERSONAL COMPUTER}'
 
 # Where it can be strict, it knows no literals: bob@[192.0.2.7] is nobody.
 GETADDRESSES: Callable[[List[str]], List[Tuple[str, str]]] = (

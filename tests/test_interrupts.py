@@ -14,6 +14,7 @@ import time
 from typing import Any, Dict, List
 
 import conftest
+import faults
 import hostile
 import pytest
 
@@ -69,7 +70,7 @@ def test_interrupted(name: str, step: str, ca_file: str, large_file: str,
         assert verdict_of(errors) == 'Not sent'
         assert not server.complete
     assert 'Traceback' not in errors
-    assert hostile.PASSWORD not in output + errors
+    assert faults.PASSWORD not in output + errors
     assert took < 3
 
 
@@ -82,9 +83,9 @@ def start(server: hostile.Hostile, ca_file: str, large_file: str, folder: Any,
     return subprocess.Popen(
         [sys.executable, str(conftest.PROGRAM), '--server', 'localhost', '-4',
          '--port', str(server.port), '--ca-file', ca_file, '--timeout', '30',
-         '--from', hostile.USER, *to, '--subject', 'Greetings', '--body',
+         '--from', faults.USER, *to, '--subject', 'Greetings', '--body',
          'Hello!', *large],
-        env={**environment, 'SMTP_PASSWORD': hostile.PASSWORD}, cwd=folder,
+        env={**environment, 'SMTP_PASSWORD': faults.PASSWORD}, cwd=folder,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, encoding='utf-8')
 

@@ -18,7 +18,7 @@ import threading
 import time
 from typing import Any, Dict, List, Tuple
 
-import practice
+import practice_server
 import pytest
 from posting import (
     ALICE,
@@ -210,7 +210,7 @@ def test_errors(refusal: str, extras: Dict[str, Any], kind: type, code: int,
     assert (error.exit_code, error.may_have_been_sent) == (code, False)
     assert post.messages == []
     assert str(error) and PASSWORD not in str(error)
-    step, reply = practice.parse_refusal(refusal) if refusal else ('', '')
+    step, reply = practice_server.parse_refusal(refusal) if refusal else ('', '')
     if reply[:1] in ('4', '5'):
         assert (error.reply.code, error.reply.text) == (
             int(reply[:3]), reply[4:])

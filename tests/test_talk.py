@@ -1,190 +1,44 @@
-"""smtp.py on a terminal: --talk, --step, and colour.
+"""--talk: a person types the session; base64 and TLS are done for them.
 
-Each test sits somebody (pexpect) at a pseudo-terminal, with a server behind
-it that knows what it has to hear (`scripted`), or a real one (`practice`).
+Somebody (`at_terminal`) sits at a pseudo-terminal, with a server behind it that
+knows what it has to hear (`scripted`), or a real one (`practice_server`).
 """
 
 import base64
-import io
 import pathlib
 import re
-import shlex
 import ssl
-import sys
-import time
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
-import conftest
-import practice
+import at_terminal
+import practice_server
 import pytest
 import scripted
+from at_terminal import (
+    EHLO,
+    ENVELOPE,
+    MESSAGE,
+    OPENING,
+    PASSWORD,
+    PATIENCE,
+    TYPED_ENVELOPE,
+    TYPED_MESSAGE,
+    USER,
+    At,
+    Sit,
+    check_wire,
+    verdicts,
+)
+from sessions import GREETING, LOGIN, QUIT
 
-pexpect = pytest.importorskip('pexpect')
-pytestmark = pytest.mark.skipif(
-    not hasattr(pexpect, 'spawn'), reason='Windows has no pseudo-terminals')
-
-PATIENCE = 10  # seconds for smtp.py to do what it has to do next
-PASSWORD = 'correct horse battery staple'
-USER = base64.b64encode(b'alice@example.com').decode()
-
-GREETING = """\
-S: 220 mail.example.com ESMTP ready
-"""
-EHLO = """\
-C: EHLO client.example.com
-S: 250-mail.example.com Hello
-S: 250 STARTTLS
-"""
-TLS = """\
-C: STARTTLS
-S: 220 2.0.0 Ready to start TLS
--- TLS begins
-"""
-SECOND_EHLO = """\
-C: EHLO client.example.com
-S: 250-mail.example.com Hello
-S: 250 AUTH LOGIN
-"""
-LOGIN = f"""\
-C: AUTH LOGIN {USER}
-S: 334 UGFzc3dvcmQ6
-C: ********
-S: 235 2.7.0 Welcome
-"""
-ENVELOPE = """\
-C: MAIL FROM:<alice@example.com>
-S: 250 2.1.0 Sender OK
-C: RCPT TO:<bob@example.org>
-S: 250 2.1.5 Recipient OK
-C: DATA
-S: 354 Start mail input
-"""
-MESSAGE = """\
-C: <message>
-C: .
-S: 250 2.0.0 Queued as 9F1
-"""
-QUIT = """\
-C: QUIT
-S: 221 2.0.0 Bye
-"""
-OPENING = GREETING + EHLO + TLS + SECOND_EHLO
-TYPED_ENVELOPE = ['MAIL FROM:<alice@example.com>',
-                  'RCPT TO:<bob@example.org>', 'DATA']
-TYPED_MESSAGE = ['Subject: Greetings', '', 'Hello Bob!', '.']
-LETTER = ['--from', 'alice@example.com', '--to', 'bob@example.org',
-          '--subject', 'Greetings', '--body', 'Hello Bob!']
+pytestmark = at_terminal.NEEDED
 
 
-class Person:
-    """Somebody at a terminal of 24 lines with smtp.py on it."""
-
-    def __init__(self, command: List[str], environment: Dict[str, str],
-                 folder: pathlib.Path) -> None:
-        """Start the command there."""
-        self.screen = io.StringIO()
-        self.child = pexpect.spawn(
-            command[0], command[1:], env=environment, cwd=str(folder),
-            encoding='utf-8', codec_errors='backslashreplace',
-            timeout=PATIENCE, dimensions=(24, 80))
-        self.child.logfile_read = self.screen
-        self.child.delaybeforesend = None
-
-    @property
-    def seen(self) -> str:
-        """All that was on the screen so far."""
-        return self.screen.getvalue().replace('\r\n', '\n')
-
-    def sees(self, pattern: str) -> None:
-        """Wait until something new on the screen matches."""
-        found = self.child.expect(
-            [pattern, pexpect.EOF, pexpect.TIMEOUT])
-        assert found == 0, f'{pattern} is not on the screen:\n{self.seen}'
-
-    def types(self, *lines: str, at: str = r'\nC: ') -> None:
-        """Type lines, each when the prompt for it is there."""
-        for line in lines:
-            self.sees(at)
-            self.child.sendline(line)
-
-    def types_hidden(self, text: str, at: str = 'Password: ?') -> None:
-        """Type something when the terminal has stopped to show it."""
-        self.sees(at)
-        assert self.child.waitnoecho(PATIENCE), 'it can be read'
-        self.child.sendline(text)
-
-    def interrupts(self) -> None:
-        """Press Ctrl-C; again, should it be lost between prompt and reading."""
-        for _ in range(PATIENCE):
-            self.child.sendintr()
-            if not self.child.expect([pexpect.EOF, pexpect.TIMEOUT],
-                                     timeout=1):
-                return
-
-    def ends(self) -> Optional[int]:
-        """Wait for the end, and return the exit code."""
-        found = self.child.expect([pexpect.EOF, pexpect.TIMEOUT])
-        assert found == 0, f'it does not end:\n{self.seen[-2000:]}'
-        self.child.close()
-        status: Optional[int] = self.child.exitstatus
-        return status
-
-
-Sit = Callable[..., Person]
-
-
-@pytest.fixture
-def sit(clean_environment: Dict[str, str], tmp_path: pathlib.Path
-        ) -> Iterator[Sit]:
-    """A function that sits somebody at a terminal with smtp.py."""
-    people: List[Person] = []
-    folder = tmp_path / 'folder'
-    folder.mkdir()
-
-    def sit(*arguments: str, pipe: str = '', **environment: str) -> Person:
-        command = [sys.executable, str(conftest.PROGRAM), *arguments]
-        if pipe:
-            command = ['/bin/sh', '-c', shlex.join(command) + pipe]
-        people.append(Person(
-            command, {**clean_environment, 'TERM': 'dumb', **environment},
-            folder))
-        return people[-1]
-    yield sit
-    for person in people:
-        person.child.close(force=True)
-
-
-@pytest.fixture
-def at_server(sit: Sit, ca_file: str) -> Callable[..., Person]:
-    """The same, with the options for a scripted server."""
-    def at_server(player: scripted.Player, *arguments: str, **more: str
-                  ) -> Person:
-        return sit('--server', 'localhost', '-4', '--port', str(player.port),
-                   '--ca-file', ca_file, *arguments, **more)
-    return at_server
-
-
-At = Callable[..., Person]
-
-
-def check_wire(player: scripted.Player, person: Person) -> None:
-    """What was said is what the dialogue has."""
-    assert not player.mismatch, player.difference() + '\n' + person.seen
-
-
-def verdicts(seen: str) -> List[str]:
-    """Return every verdict on the screen."""
-    return re.findall(
-        r'(?m)^(?:smtp\.py: )?(Sent to|Not sent:|May have been sent:)', seen)
-
-
-# --------------------------------------------------------------------- talk
+# ------------------------------------------------------------ what is typed
 
 
 def test_whole_session_by_hand(sit: Sit) -> None:
     """Through STARTTLS and AUTH LOGIN to a message that was delivered."""
-    practice_server: Any = practice.PracticeServer  # has no annotations
-    with practice_server() as server:
+    with practice_server.PracticeServer() as server:
         person = sit('--server', server.host, '-4', '--port',
                      str(server.port), '--ca-file', server.ca_file, '--talk')
         person.sees('S: 220 ')
@@ -192,7 +46,7 @@ def test_whole_session_by_hand(sit: Sit) -> None:
         person.sees(r'-- TLS begins: TLSv1\.\d')
         person.types('EHLO client.example.com', 'AUTH LOGIN')
         person.types('alice@example.com', at='Username: ?')
-        person.types_hidden(practice.PASSWORD)
+        person.types_hidden(practice_server.PASSWORD)
         person.sees('S: 235 ')
         person.types(*TYPED_ENVELOPE)
         person.sees(r'S: 354 [^\n]*\n-- [^\n]*dot')   # the hint
@@ -210,9 +64,9 @@ def test_whole_session_by_hand(sit: Sit) -> None:
         b'!NOOP\r\nAUTH LOGIN\r\n')
     assert re.search(r'(?m)^Sent to bob@example\.org: 250 ', person.seen)
     assert verdicts(person.seen) == ['Sent to']
-    assert practice.PASSWORD not in person.seen
+    assert practice_server.PASSWORD not in person.seen
     assert base64.b64encode(
-        practice.PASSWORD.encode()).decode() not in person.seen
+        practice_server.PASSWORD.encode()).decode() not in person.seen
 
 
 @pytest.mark.parametrize('typed, user', [
@@ -283,7 +137,7 @@ def test_password_is_hidden_whatever_asks_for_it(
         person = at_server(player, '--talk')
         person.types('EHLO client.example.com', 'STARTTLS',
                      'EHLO client.example.com', 'AUTH LOGIN alice@example.com')
-        person.types_hidden(PASSWORD, at='user alice: ?')
+        person.types_hidden(PASSWORD, 'Password for user alice')
         person.types('QUIT')
         assert person.ends() == 0
     check_wire(player, person)
@@ -346,19 +200,6 @@ def test_end_of_input_within_the_login(
     assert verdicts(person.seen) == ['Not sent:']
 
 
-def test_octets_that_are_no_text(run_smtp: Callable[..., Any],
-                                 server_context: ssl.SSLContext) -> None:
-    """A file may hold anything; what was typed goes as it was typed."""
-    session = GREETING + 'C: NOOP \\xe9\nS: 250 ok\n' + QUIT
-    with scripted.playing(session, server_context) as player:
-        done = run_smtp(
-            '--server', 'localhost', '-4', '--port', str(player.port),
-            '--talk', '--tls', 'none', input=b'NOOP \xe9\nQUIT\n')
-    assert not player.mismatch, player.difference() + '\n' + done.stderr
-    assert done.returncode == 0
-    assert verdicts(done.stderr) == ['Not sent:']
-
-
 def test_lines_go_as_typed(at_server: At,
                            server_context: ssl.SSLContext) -> None:
     """The first exclamation mark is ours; all the rest is the person's."""
@@ -370,6 +211,48 @@ def test_lines_go_as_typed(at_server: At,
         person.types(*lines, 'QUIT')
         assert person.ends() == 0
     check_wire(player, person)
+
+
+def test_typing_is_edited_and_remembered(
+        at_server: At, server_context: ssl.SSLContext) -> None:
+    """The arrow keys work, where there is readline; no password comes back."""
+    pytest.importorskip('readline')
+    session = OPENING + LOGIN.replace(f' {USER}', (
+        f'\nS: 334 VXNlcm5hbWU6\nC: {USER}')) \
+        + 'C: NOOP 1\nS: 250 ok\nC: NOOP 1\nS: 250 ok\n' + QUIT
+    with scripted.playing(session, server_context) as player:
+        person = at_server(player, '--talk', TERM='xterm')
+        prompt = r'\nC: |\x1b\[\?2004hC: '
+        person.types('EHLO client.example.com', 'STARTTLS', at=prompt)
+        person.types('\x1b[A\x1b[A', at=prompt)         # up, up: EHLO
+        person.types('AUTH LOGIN', at=prompt)
+        person.types('alice@example.com', at='Username: ?')
+        person.types_hidden(PASSWORD)
+        person.types('NOOP 2\x08' + '1', '\x1b[A', 'QUIT', at=prompt)
+        assert person.ends() == 0
+    check_wire(player, person)
+    assert PASSWORD not in person.seen
+
+
+def test_talk_explained(at_server: At,
+                        server_context: ssl.SSLContext) -> None:
+    """--explain tells what the replies mean."""
+    session = OPENING + 'C: NOOP\nS: 250 2.0.0 ok\n' + QUIT
+    with scripted.playing(session, server_context) as player:
+        person = at_server(player, '--talk', '--explain')
+        person.types('EHLO client.example.com', 'STARTTLS',
+                     'EHLO client.example.com', 'NOOP', 'QUIT')
+        assert person.ends() == 0
+    check_wire(player, person)
+    for wanted in ('-- 220: yes', '-- STARTTLS: .*RFC 3207',
+                   r'-- AUTH\b.*log in', '(?i)No longer offered: STARTTLS',
+                   '-- 250: yes'):
+        assert re.search(wanted, person.seen), wanted
+    for line in re.findall(r'(?m)^-- .*$', person.seen):
+        assert len(line) <= 80, line
+
+
+# ---------------------------------------- a server that does not play along
 
 
 @pytest.mark.parametrize('what, code, wanted', [
@@ -415,6 +298,9 @@ def test_starttls_refused(at_server: At,
         person.types('QUIT')
         assert person.ends() == 0
     check_wire(player, person)
+
+
+# ------------------------------------------------- the message, and the end
 
 
 @pytest.mark.parametrize('sent_before', [False, True])
@@ -510,22 +396,6 @@ def test_end_of_input_within_the_message(
     assert verdicts(person.seen) == ['Not sent:']
 
 
-def test_pipe_that_ends_within_the_message(
-        run_smtp: Callable[..., Any], ca_file: str,
-        server_context: ssl.SSLContext) -> None:
-    """Neither is anything sent then, and no line is made up."""
-    session = GREETING + ENVELOPE \
-        + 'C: Subject: Greetings\n-- says nothing\n'
-    with scripted.playing(session, server_context) as player:
-        done = run_smtp(
-            '--server', 'localhost', '-4', '--port', str(player.port),
-            '--talk', '--tls', 'none', timeout=3,
-            input='\n'.join([*TYPED_ENVELOPE, 'Subject: Greetings', '']))
-    assert not player.dot_received
-    assert player.message == b'Subject: Greetings\r\n'
-    assert verdicts(done.stderr) == ['Not sent:']
-
-
 def test_interrupted_at_the_prompt(
         at_server: At, server_context: ssl.SSLContext) -> None:
     """The verdict begins a line of its own."""
@@ -535,247 +405,3 @@ def test_interrupted_at_the_prompt(
         person.interrupts()
         assert person.ends() == 130
     assert verdicts(person.seen) == ['Not sent:']
-
-
-def test_typing_is_edited_and_remembered(
-        at_server: At, server_context: ssl.SSLContext) -> None:
-    """The arrow keys work, where there is readline; no password comes back."""
-    pytest.importorskip('readline')
-    session = OPENING + LOGIN.replace(f' {USER}', (
-        f'\nS: 334 VXNlcm5hbWU6\nC: {USER}')) \
-        + 'C: NOOP 1\nS: 250 ok\nC: NOOP 1\nS: 250 ok\n' + QUIT
-    with scripted.playing(session, server_context) as player:
-        person = at_server(player, '--talk', TERM='xterm')
-        prompt = r'\nC: |\x1b\[\?2004hC: '
-        person.types('EHLO client.example.com', 'STARTTLS', at=prompt)
-        person.types('\x1b[A\x1b[A', at=prompt)         # up, up: EHLO
-        person.types('AUTH LOGIN', at=prompt)
-        person.types('alice@example.com', at='Username: ?')
-        person.types_hidden(PASSWORD)
-        person.types('NOOP 2\x08' + '1', '\x1b[A', 'QUIT', at=prompt)
-        assert person.ends() == 0
-    check_wire(player, person)
-    assert PASSWORD not in person.seen
-
-
-def test_talk_explained(at_server: At,
-                        server_context: ssl.SSLContext) -> None:
-    """--explain tells what the replies mean."""
-    session = OPENING + 'C: NOOP\nS: 250 2.0.0 ok\n' + QUIT
-    with scripted.playing(session, server_context) as player:
-        person = at_server(player, '--talk', '--explain')
-        person.types('EHLO client.example.com', 'STARTTLS',
-                     'EHLO client.example.com', 'NOOP', 'QUIT')
-        assert person.ends() == 0
-    check_wire(player, person)
-    for wanted in ('-- 220: yes', '-- STARTTLS: .*RFC 3207',
-                   r'-- AUTH\b.*log in', '(?i)No longer offered: STARTTLS',
-                   '-- 250: yes'):
-        assert re.search(wanted, person.seen), wanted
-    for line in re.findall(r'(?m)^-- .*$', person.seen):
-        assert len(line) <= 80, line
-
-
-def test_talk_from_a_pipe(run_smtp: Callable[..., Any], ca_file: str,
-                          server_context: ssl.SSLContext) -> None:
-    """A session in a file: an empty line in the message is one."""
-    session = GREETING + ENVELOPE + ''.join(
-        f'C: {line}\n' for line in TYPED_MESSAGE) \
-        + 'S: 250 2.0.0 Queued as 9F1\n' + QUIT
-    with scripted.playing(session, server_context) as player:
-        done = run_smtp(
-            '--server', 'localhost', '-4', '--port', str(player.port),
-            '--talk', '--tls', 'none', input='\n'.join(
-                [*TYPED_ENVELOPE, *TYPED_MESSAGE, 'QUIT', '']))
-    assert not player.mismatch, player.difference() + done.stderr
-    assert done.returncode == 0
-    assert done.stdout.startswith('Sent to bob@example.org: 250 ')
-    assert [line for line in done.stderr.split('\n') if line[:2] == 'C:'] \
-        == [line for line in session.split('\n') if line[:2] == 'C:']
-
-
-# --------------------------------------------------------------------- step
-
-WAITS = r'--[^\n]*Enter[^\n]*q[^\n]*'
-
-
-def test_step_sends_nothing_before_enter(
-        at_server: At, server_context: ssl.SSLContext) -> None:
-    """Each command is shown, and waits; then the mail is sent."""
-    session = re.sub('S: 250 (STARTTLS|AUTH)', r'S: 250-PIPELINING\nS: 250 \1',
-                     OPENING + LOGIN + ENVELOPE + MESSAGE + QUIT)
-    with scripted.playing(session, server_context) as player:
-        person = at_server(player, '--step', '--ehlo', 'client.example.com',
-                           *LETTER, SMTP_PASSWORD=PASSWORD)
-        person.sees(WAITS)
-        assert 'EHLO client.example.com' in person.seen
-        until = time.monotonic() + 0.2
-        while time.monotonic() < until:     # nothing happens by itself
-            assert player.played == [GREETING.strip()]
-            time.sleep(0.02)
-        for command in ('STARTTLS', 'EHLO', 'AUTH LOGIN', r'\*{8}', 'MAIL',
-                        'RCPT', 'DATA', 'Hello Bob!'):
-            person.child.sendline('')
-            person.sees(f'(?s){command}.*?\n{WAITS}')
-        person.child.sendline('')
-        assert person.ends() == 0
-    check_wire(player, person)
-    assert verdicts(person.seen) == ['Sent to']
-    assert PASSWORD not in person.seen
-
-
-STOPS = {   # how often Enter is pressed, and what the server has to hear then
-    'EHLO': (0, GREETING + QUIT), 'STARTTLS': (1, GREETING + EHLO + QUIT),
-    'AUTH': (3, OPENING + QUIT), 'MAIL': (5, OPENING + LOGIN + QUIT),
-    # RFC 4954 section 4: a login is given up with an asterisk; anything else
-    # would be taken for the password.
-    'password': (4, OPENING + LOGIN.partition('C: *')[0]
-                 + 'C: *\nS: 501 5.7.0 Given up\n' + QUIT),
-    # After 354 everything is message: to hang up is all that is left.
-    'message': (8, OPENING + LOGIN + ENVELOPE)}
-
-
-@pytest.mark.parametrize('stop, option', [
-    *((stop, '--step') for stop in STOPS),
-    ('EHLO', '--explain'), ('MAIL', '--explain')])
-def test_step_quits_politely(
-        stop: str, option: str, at_server: At,
-        server_context: ssl.SSLContext) -> None:
-    """After `q` comes QUIT, then exit 0 and "Not sent"."""
-    number, session = STOPS[stop]
-    with scripted.playing(session, server_context) as player:
-        person = at_server(player, '--step', '--ehlo', 'client.example.com',
-                           option, *LETTER, SMTP_PASSWORD=PASSWORD)
-        for _ in range(number):
-            person.types('', at=WAITS)
-        person.types('q', at=WAITS)
-        assert person.ends() == 0
-    check_wire(player, person)
-    assert verdicts(person.seen) == ['Not sent:']
-    if stop == 'message':
-        assert 'C: QUIT' not in person.seen     # nobody hears it any more
-
-
-def test_step_draws_what_was_sent(at_server: At,
-                                  server_context: ssl.SSLContext) -> None:
-    """A command that was shown but not sent is not in the picture."""
-    with scripted.playing(GREETING + EHLO + QUIT, server_context) as player:
-        person = at_server(player, '--step', '--diagram', 'session.mmd',
-                           '--ehlo', 'client.example.com', *LETTER,
-                           SMTP_PASSWORD=PASSWORD)
-        person.types('', 'q', at=WAITS)
-        assert person.ends() == 0
-    check_wire(player, person)
-    drawn = pathlib.Path(person.child.cwd, 'session.mmd').read_text('utf-8')
-    assert re.findall(r'C->>S: (\w+)', drawn) == ['EHLO', 'QUIT']
-
-
-@pytest.mark.parametrize('explain', [[], ['--explain']],
-                         ids=['step', 'explain'])
-def test_step_explains_when_asked(
-        explain: List[str], at_server: At,
-        server_context: ssl.SSLContext) -> None:
-    """? explains the command that waits; then it waits again."""
-    import smtp
-    with scripted.playing(GREETING + EHLO + QUIT, server_context) as player:
-        person = at_server(player, '--step', '--ehlo', 'client.example.com',
-                           *explain, *LETTER, SMTP_PASSWORD=PASSWORD)
-        for step in (smtp.say_hello, smtp.start_tls):
-            person.types('?', at=WAITS)
-            summary = (step.__doc__ or '').split('\n')[0]
-            person.sees(re.escape(f'-- {summary}'))
-            person.sees('RFC ')
-            person.types('' if step is smtp.say_hello else 'q', at=WAITS)
-        assert person.ends() == 0
-    check_wire(player, person)
-    if not explain:
-        assert 'it is about' not in person.seen
-
-
-def test_deadlines_pause_while_a_person_thinks(
-        at_server: At, server_context: ssl.SSLContext) -> None:
-    """Only the server's time is limited."""
-    session = GREETING + EHLO.replace('STARTTLS', 'HELP') + ENVELOPE \
-        + MESSAGE + QUIT
-    with scripted.playing(session, server_context) as player:
-        person = at_server(player, '--step', '--tls', 'none', '--ehlo',
-                           'client.example.com', '--timeout', '0.3', *LETTER)
-        for number in range(5):
-            person.sees(WAITS)
-            if number in (1, 4):
-                time.sleep(0.4)     # the person thinks
-            person.child.sendline('')
-        assert person.ends() == 0, person.seen
-    check_wire(player, person)
-
-
-@pytest.mark.parametrize('what, wanted', [
-    ('-- closes', '(?i)closed'),
-    ('S: 421 4.4.2 Idle for too long\n-- closes', 'Idle for too long')])
-def test_server_hangs_up_while_a_person_thinks(
-        what: str, wanted: str, at_server: At,
-        server_context: ssl.SSLContext) -> None:
-    """It is said, at the latest when the person goes on."""
-    with scripted.playing(f'{GREETING}{EHLO}{what}\n',
-                          server_context) as player:
-        person = at_server(player, '--step', '--ehlo', 'client.example.com',
-                           *LETTER, SMTP_PASSWORD=PASSWORD)
-        person.types('', at=WAITS)
-        person.types('', at='STARTTLS[^.]*' + WAITS)
-        assert person.ends() == 75
-    assert re.search(wanted, person.seen)
-    assert verdicts(person.seen) == ['Not sent:']
-
-
-def test_step_with_the_result_in_a_pipe(
-        at_server: At, server_context: ssl.SSLContext) -> None:
-    """The terminal to ask on is standard input, not standard output."""
-    session = GREETING + EHLO + QUIT
-    with scripted.playing(session, server_context) as player:
-        person = at_server(player, '--step', '--tls', 'none', '-q', 'ehlo',
-                           '--ehlo', 'client.example.com', pipe=' | cat')
-        person.types('', at=WAITS)
-        person.sees('Not sent')
-        person.ends()
-    check_wire(player, person)
-
-
-def test_step_needs_a_terminal(run_smtp: Callable[..., Any]) -> None:
-    """Nobody is there to press Enter."""
-    done = run_smtp('--step', *LETTER, input='\n' * 20)
-    assert done.returncode == 64
-    assert '--step' in done.stderr and 'terminal' in done.stderr
-
-
-# ------------------------------------------------------------------- colour
-
-
-@pytest.mark.parametrize('environment, pipe, coloured', [
-    ({'TERM': 'xterm-256color'}, '', True),
-    ({'TERM': 'xterm', 'NO_COLOR': ''}, '', True),
-    ({'TERM': 'xterm', 'NO_COLOR': '1'}, '', False),
-    ({'TERM': 'dumb'}, '', False),
-    ({'TERM': 'xterm'}, ' 2>&1 | cat', False)])
-def test_colour_by_direction(
-        environment: Dict[str, str], pipe: str, coloured: bool,
-        at_server: At, server_context: ssl.SSLContext) -> None:
-    """One colour for each side, and dimmed narration, where it is welcome."""
-    with scripted.playing(GREETING + EHLO + QUIT, server_context) as player:
-        person = at_server(player, '--explain', '--tls', 'none', '-q', 'ehlo',
-                           '--ehlo', 'client.example.com', pipe=pipe,
-                           **environment)
-        person.ends()
-    check_wire(player, person)
-    colours: Dict[str, Set[str]] = {'C:': set(), 'S:': set(), '--': set()}
-    for line in person.seen.split('\n'):
-        found = re.match(r'((?:\x1b\[[0-9;]*m)*)(C:|S:|--)', line)
-        if found:
-            colours[found[2]].add(found[1])
-            assert line.endswith('\x1b[0m') == bool(found[1])
-    if not coloured:
-        assert '\x1b' not in person.seen
-        return
-    assert [len(starts) for starts in colours.values()] == [1, 1, 1]
-    client, server, narration = (starts.pop() for starts in colours.values())
-    assert client and server and client != server
-    assert narration == '\x1b[2m'

@@ -6,7 +6,6 @@ wrong with the certificate, whose it is, who issued it, and what to do.
 """
 
 import contextlib
-import datetime
 import pathlib
 import re
 import socket
@@ -20,14 +19,11 @@ from typing import Any, Callable, Iterator, List, Optional, Tuple
 import pytest
 import scripted
 import trustme
+from certificates import DAY, NOW, context_of, handmade, named
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 Run = Callable[..., Any]
 
-NOW = datetime.datetime.now(datetime.timezone.utc)
-DAY = datetime.timedelta(days=1)
 AUTHORITY_NAME = 'Authority of the Tests'
 PROTOCOL, LATER = 76, 75
 
@@ -84,70 +80,11 @@ def ca_file(authority: trustme.CA,
     return str(path)
 
 
-def context_of(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    """Return the server's side for a certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    return context
-
-
-def handmade(folder: pathlib.Path, common_name: str, *names: str,
-             ) -> ssl.SSLContext:
-    """Return the server's side for a certificate signed by its own key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([
-        x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, common_name),
-        x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
-    builder = (x509.CertificateBuilder().subject_name(name).issuer_name(name)
-               .public_key(key.public_key())
-               .serial_number(x509.random_serial_number())
-               .not_valid_before(NOW - DAY).not_valid_after(NOW + DAY))
-    if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(
-            [x509.DNSName(name) for name in names]), critical=False)
-    path = folder / 'server.pem'
-    path.write_bytes(
-        builder.sign(key, hashes.SHA256()).public_bytes(
-            serialization.Encoding.PEM)
-        + key.private_bytes(serialization.Encoding.PEM,
-                            serialization.PrivateFormat.PKCS8,
-                            serialization.NoEncryption()))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(str(path))
-    return context
-
-
-def with_common_name_only(authority: trustme.CA, folder: pathlib.Path,
-                          common_name: str) -> ssl.SSLContext:
-    """Return the server's side for a certificate without any SAN."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    signer = serialization.load_pem_private_key(
-        authority.private_key_pem.bytes(), None)
-    issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME,
-                                            common_name)])
-    certificate = (
-        x509.CertificateBuilder().subject_name(subject)
-        .issuer_name(issuer.subject).public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW - DAY).not_valid_after(NOW + DAY)
-        .sign(signer, hashes.SHA256()))  # type: ignore[arg-type]
-    path = folder / 'server.pem'
-    path.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(serialization.Encoding.PEM,
-                            serialization.PrivateFormat.PKCS8,
-                            serialization.NoEncryption()))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(str(path))
-    return context
-
-
 def make(kind: str, authority: trustme.CA,
          folder: pathlib.Path) -> ssl.SSLContext:
     """Return the server's side of one kind of bad certificate."""
     if kind == 'self-signed':
-        return handmade(folder, 'localhost', 'localhost')
+        return handmade(folder, named('localhost', 'localhost'), 'localhost')
     if kind == 'unknown authority':
         return context_of(trustme.CA(organization_name='Somebody Else')
                           .issue_cert('localhost'))
@@ -158,7 +95,7 @@ def make(kind: str, authority: trustme.CA,
         return context_of(authority.issue_cert(
             'localhost', not_before=NOW + 2 * DAY, not_after=NOW + 9 * DAY))
     if kind == 'name only in the CN':
-        return with_common_name_only(authority, folder, 'localhost')
+        return handmade(folder, named('localhost'), authority=authority)
     names = {'wrong host': ['mail.example.org'],
              'part of the name': ['localhost.example.org', 'host', 'localhos'],
              'address without its SAN': ['localhost'],
@@ -227,6 +164,26 @@ def test_certificate_explained(
         assert matches(wanted, said), f'{wanted!r} is not in: {said}'
 
 
+def test_a_certificate_for_a_directory_name(
+        authority: trustme.CA, tmp_path: pathlib.Path, run_client: Run
+        ) -> None:
+    """Names of other kinds in a certificate are no reason to fail."""
+    context = handmade(tmp_path, named('x'), 'localhost',
+                       x509.DirectoryName(named('x')), authority=authority)
+    session = SESSION + """
+C: EHLO <name>
+S: 250-mail.example.com
+S: 250 HELP
+C: QUIT
+S: 221 Bye
+"""
+    with scripted.playing(session, context) as player:
+        done = run_client(player.port)
+    assert not player.mismatch, player.difference()
+    assert done.returncode == 69, done.stderr       # no AUTH: that far it came
+    assert 'certificate for localhost, issued by' in done.stderr
+
+
 @pytest.mark.parametrize('name, alternative', [
     ('a\x1b[2J\x07\x08', 'b'), ('a\x9b31m', 'b'), ('a\u202egnp', 'b'),
     ('a\u2028smtp.py: b', 'b'), ('a\nSent to bob@example.org: 250 Ok', 'b'),
@@ -236,7 +193,7 @@ def test_certificate_of_hostile_words(
         name: str, alternative: str, tmp_path: pathlib.Path,
         run_client: Run) -> None:
     """A certificate is the server's word as well, and shown escaped."""
-    context = handmade(tmp_path, name, 'host', alternative)
+    context = handmade(tmp_path, named(name, name), 'host', alternative)
     with scripted.playing(SESSION + LOGIN, context) as player:
         done = run_client(player.port)
     assert done.returncode == PROTOCOL, done.stderr
