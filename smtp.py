@@ -62,7 +62,9 @@ used, so it comes after the things that it is made of. Contents:
     12  smtp_send          the whole story
     13  The user           questions and answers at a keyboard
     14  The lab            a session that is explained, drawn, typed by hand
-    15  The command line   options, verdict, main
+    15  Options            the command line
+    16  The draft          what was typed is not lost
+    17  The program        password, message, verdict, main
 
 The words used here, each for one thing only: a *command* is a line that the
 client sends; a *reply* is the server's answer, and begins with a *reply code*
@@ -671,22 +673,13 @@ def tls_failure(sock: ssl.SSLSocket, error: ssl.SSLError) -> SMTPProtocolError:
 # its meaning beside it: base64 hides nothing.
 #
 # It is also told what is about to happen, and what a reply meant. Here that
-# leads to nothing, save that --quit-after can end the session; section 13 has
-# a transcript that explains, asks and draws.
+# leads to nothing; section 14 has a transcript that explains, asks and draws.
 # ---------------------------------------------------------------------------
 
 Extensions = Mapping[str, str]      # what a server offers: keyword, parameters
 
-# What is known after each stage at which --quit-after may end the session.
-REACHED = {'connect': 'the server is there', 'ehlo': 'the server answers',
-           'tls': 'the certificate is good', 'auth': 'the login is accepted',
-           'mail': 'the sender is accepted',
-           'rcpt': 'all recipients are accepted'}
-
 COLOURS = {'C:': '\x1b[36m', 'S:': '\x1b[33m', '--': '\x1b[2m'}
 NO_COLOUR = '\x1b[0m'
-METER_FROM = 1_000_000          # octets; smaller messages need no meter
-METER_INTERVAL = 0.1            # seconds
 
 
 def to_base64(text: str) -> str:
@@ -708,7 +701,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def abandon(stream: TextIO | None) -> None:
-    """Write no more to a stream that takes nothing; nor may Python, later."""
+    """Stop using a stream that takes nothing; Python would, at its end."""
     for name in ('stdout', 'stderr'):
         if getattr(sys, name) is stream:
             setattr(sys, name, None)
@@ -719,8 +712,7 @@ class Transcript:
 
     Attributes:
         stream: Where the lines go, or None.
-        quit_after: The stage after which to stop, or ''.
-        meter: Where to show how far a long message has gone, or None.
+        quit_after: The stage after which the user wants to stop, or ''.
         secrets: Texts that are shown nowhere, even if the server repeats them.
         verdict: On the latest message whose final dot was sent: its Receipt,
             or the SMTPDeliveryUnknown; None before.
@@ -729,19 +721,16 @@ class Transcript:
     """
 
     one_by_one = False
+    quit_after = ''
 
-    def __init__(self, stream: TextIO | None = None, *, quit_after: str = '',
-                 meter: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:
         """Begin a transcript on the stream."""
         self.stream = stream
-        self.quit_after = quit_after
-        self.meter = meter
         self.secrets: list[str] = []
         self.verdict: Receipt | SMTPDeliveryUnknown | None = None
         plain = os.environ.get('NO_COLOR') or os.environ.get('TERM') == 'dumb'
         self._colours = COLOURS if is_terminal(stream) and not plain else {}
         self._challenged = False
-        self._meter_begun = self._meter_due = 0.0
 
     # Hiding
 
@@ -753,11 +742,14 @@ class Transcript:
         'a2V5', but 'xkey' is 'eGtleQ=='. Of each of the three forms the
         letters are taken that hold no bits of a neighbour.
         """
+        if not secret:
+            return
+        self.secrets += [secret, to_base64(secret)]
+        with contextlib.suppress(UnicodeEncodeError):
+            # A server may repeat it in Latin-1, which is read as bad UTF-8.
+            self.secrets.append(secret.encode('latin-1').decode(
+                'utf-8', 'backslashreplace'))
         length = len(secret.encode())
-        # A server may repeat it in Latin-1, which is read as bad UTF-8.
-        latin_1 = secret.encode('latin-1', 'replace').decode(
-            'utf-8', 'backslashreplace')
-        self.secrets += filter(None, [secret, latin_1, to_base64(secret)])
         for before in range(3):
             encoded = to_base64('\0' * before + secret)
             first, end = -(-before * 8 // 6), (before + length) * 8 // 6
@@ -841,25 +833,6 @@ class Transcript:
         self.note(f'TLS begins: {how}')
         self.note(f'certificate {certificate}')
 
-    def progress(self, done: int, total: int) -> None:
-        """Show how many octets of a long message the server has taken."""
-        now = time.monotonic()
-        if self.meter is None or total < METER_FROM:
-            return
-        self._meter_begun = self._meter_begun or now
-        text = ''                       # at the end nothing is left of it
-        if done < total:
-            rate = done / max(now - self._meter_begun, 0.001)
-            left = (total - done) / max(rate, 1)
-            text = (f'{done * 100 // total:3} %  {rate / 1e6:6.1f} MB/s  '
-                    f'{left:4.0f} s left')
-        if done == total or now >= self._meter_due:
-            self._meter_due = now + METER_INTERVAL
-            try:
-                print(f'\r{text}\x1b[K', end='', file=self.meter, flush=True)
-            except (OSError, ValueError):
-                self.meter = None
-
     # Occasions
 
     def begin(self, name: str, function: Callable[..., Any]) -> None:
@@ -881,15 +854,15 @@ class Transcript:
     def offered(self, extensions: Extensions) -> None:
         """Hear what the server offers."""
 
+    def progress(self, done: int, total: int) -> None:
+        """Hear how many octets of the message the server has taken."""
+
     def reached(self, name: str) -> None:
-        """Stop after a stage, if that was the user's wish.
+        """Hear that a stage is over.
 
         Raises:
-            SMTPStopped: It was.
+            SMTPStopped: The user wants to end there.
         """
-        if name == self.quit_after:
-            raise SMTPStopped(f'{REACHED[name]}. The session went well up to '
-                              f'{name}, and ended there as you wished.')
 
 
 # ---------------------------------------------------------------------------
@@ -3447,6 +3420,14 @@ EXTENSION_WORDS = {
     'VRFY': 'the command VRFY asks whether an address exists (RFC 5321)',
     'ETRN': 'the command ETRN asks for mail that waits (RFC 1985)',
 }
+# What is known after each stage at which --quit-after may end the session.
+REACHED = {'connect': 'the server is there', 'ehlo': 'the server answers',
+           'tls': 'the certificate is good', 'auth': 'the login is accepted',
+           'mail': 'the sender is accepted',
+           'rcpt': 'all recipients are accepted'}
+
+METER_FROM = 1_000_000          # octets; smaller messages need no meter
+METER_INTERVAL = 0.1            # seconds
 MERMAID_ENTITIES = {ord(character): f'#{ord(character)};'
                     for character in '#;<>{}"'}
 TLS_BACKGROUND = 'rgb(225, 240, 225)'       # a light green
@@ -3462,13 +3443,14 @@ def describe_size(limit: str) -> str:
 
 
 class Lesson(Transcript):
-    """A transcript that explains, asks and draws.
+    """A transcript that explains, asks, measures and draws.
 
     Attributes:
         explain: Whether each stage is explained before it runs.
         ask: Asks the user something, before each command; or None.
         echo: Whether lines of the client are shown; a user who types them
             has them on the screen already.
+        meter: Where to show how far a long message has gone, or None.
         events: Pairs of mark and text, for a diagram.
     """
 
@@ -3476,7 +3458,9 @@ class Lesson(Transcript):
                  step: bool = False, quit_after: str = '',
                  meter: TextIO | None = None) -> None:
         """Begin; with step the user is asked before each command."""
-        super().__init__(stream, quit_after=quit_after, meter=meter)
+        super().__init__(stream)
+        self.quit_after = quit_after
+        self.meter = meter
         self.explain = explain
         self.ask = ask_command if step else None
         self.one_by_one = explain or step
@@ -3485,6 +3469,7 @@ class Lesson(Transcript):
         self._narration: list[str] = []
         self._explained: set[tuple[int, str]] = set()
         self._offered: Extensions = {}
+        self._meter_begun = self._meter_due = 0.0
 
     # Explaining
 
@@ -3537,7 +3522,7 @@ class Lesson(Transcript):
             self.note(f'No longer offered: {", ".join(gone)}. What was said '
                       'before TLS is forgotten (RFC 3207 section 4.2).')
 
-    # Asking
+    # Stopping
 
     def confirm(self) -> None:
         """Let the user decide whether the command just shown is sent.
@@ -3558,7 +3543,36 @@ class Lesson(Transcript):
             elif answer.lower() in ('q', 'quit'):
                 raise SMTPStopped('you ended the session before this command.')
 
+    def reached(self, name: str) -> None:
+        """Stop after a stage, if that was the user's wish.
+
+        Raises:
+            SMTPStopped: It was.
+        """
+        if name == self.quit_after:
+            raise SMTPStopped(f'{REACHED[name]}. The session went well up to '
+                              f'{name}, and ended there as you wished.')
+
     # Drawing
+
+    def progress(self, done: int, total: int) -> None:
+        """Show how many octets of a long message the server has taken."""
+        now = time.monotonic()
+        if self.meter is None or total < METER_FROM:
+            return
+        self._meter_begun = self._meter_begun or now
+        text = ''                       # at the end nothing is left of it
+        if done < total:
+            rate = done / max(now - self._meter_begun, 0.001)
+            left = (total - done) / max(rate, 1)
+            text = (f'{done * 100 // total:3} %  {rate / 1e6:6.1f} MB/s  '
+                    f'{left:4.0f} s left')
+        if done == total or now >= self._meter_due:
+            self._meter_due = now + METER_INTERVAL
+            try:
+                print(f'\r{text}\x1b[K', end='', file=self.meter, flush=True)
+            except (OSError, ValueError):
+                self.meter = None
 
     def client(self, line: str) -> None:
         """Show a line that the client is about to send, if it is new."""
@@ -3758,17 +3772,11 @@ class Talk:
 
 
 # ---------------------------------------------------------------------------
-# 15  The command line
+# 15  Options
 #
-# What was not given as an option is asked for, in the order in which one
-# writes a letter. The password is never an option, since everybody on a
-# computer can read the command lines of all programs. The last word is the
-# verdict: sent, not sent, or may have been sent. The exit code says the same
-# to a script. A text that was typed and could not be sent is kept in a file.
-#
-# The order matters: what stands in options, files and pipes is looked at
-# before the password is asked for, and whatever was typed or piped is in a
-# Draft from its first line on, so that no error and no signal can lose it.
+# Whatever the program needs to know can be given as an option, save the
+# password: everybody on a computer can read the command lines of all
+# programs.
 # ---------------------------------------------------------------------------
 
 # The options that go to deliver() under the same names, and those that make
@@ -3949,94 +3957,14 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def ask_sender(options: argparse.Namespace) -> None:
-    """Ask for the sender, if the session needs one, and look at it.
-
-    Raises:
-        SMTPUsageError: There is nobody to answer.
-        SMTPMessageError: It is not one address.
-    """
-    if options.quit_after in NO_SENDER_YET \
-            or options.quit_after == 'auth' and options.user:
-        return
-    options.sender = options.sender or ask_line('From', '--from')
-    check_sender(parse_addresses('From', options.sender))
-
-
-def warn_of_login(user: str, sender: str) -> None:
-    """Warn of a user name that is the address of somebody else."""
-    if '@' in user and sender and user.lower() != sender.lower():
-        say(f'smtp.py: note: the login is {user}, but From is {sender}, which '
-            'many servers refuse without the right "Send As".', 'stderr')
-
-
-def run_password_command(command: str) -> str:
-    """Run the command that knows the password; no shell is involved.
-
-    Args:
-        command: A program and its arguments, quoted as for a shell.
-
-    Returns:
-        The first line of its output.
-
-    Raises:
-        SMTPConfigurationError: It failed.
-    """
-    import shlex
-    import subprocess
-    problem = 'the first line that it printed is empty.'
-    try:
-        done = subprocess.run(shlex.split(command) or [''], check=True,
-                              capture_output=True, stdin=subprocess.DEVNULL)
-        secret = done.stdout.split(b'\n')[0].decode().rstrip('\r')
-        if secret:
-            return secret
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.decode('utf-8', 'backslashreplace').strip()
-        problem = f'exit code {error.returncode}: {said}'
-    except UnicodeDecodeError:
-        problem = 'what it printed is not UTF-8.'
-    except (OSError, ValueError) as error:
-        problem = getattr(error, 'strerror', None) or str(error)
-    program = command.split()[:1]       # without its arguments: too long
-    raise SMTPConfigurationError(
-        f'--password-command failed: {"".join(program)}: {problem}',
-        advice=f'{YOU}: try the command by itself, until it prints the '
-        'password.')
-
-
-def take_secrets() -> dict[str, str]:
-    """Take the secrets out of the environment, where children see them."""
-    return {name: os.environ.pop(name, '')
-            for name in ('SMTP_PASSWORD', 'SMTP_ACCESS_TOKEN')}
-
-
-def find_secret(options: argparse.Namespace, given: Mapping[str, str]) -> str:
-    """Get the password or token from where the user keeps it.
-
-    Args:
-        options: From the command line; their auth becomes 'xoauth2' if a
-            token was given.
-        given: From the environment.
-
-    Returns:
-        The secret; '' if there is no login.
-
-    Raises:
-        SMTPConfigurationError: The password command failed.
-        SMTPUsageError: There is nobody to ask.
-    """
-    if options.quit_after in NO_SENDER_YET or options.dry_run \
-            or 'none' in (options.tls, options.auth):
-        return ''
-    if options.password_command is not None:
-        return run_password_command(options.password_command)
-    token = given['SMTP_ACCESS_TOKEN'].strip()
-    if token and options.auth in ('auto', 'xoauth2'):
-        options.auth = 'xoauth2'
-        return token
-    return given['SMTP_PASSWORD'] or ask_secret(
-        'Access token: ' if options.auth == 'xoauth2' else 'Password: ')
+# ---------------------------------------------------------------------------
+# 16  The draft
+#
+# Nobody should have to write a text twice. Whatever is typed or piped is in a
+# Draft from its first line on, so that no error and no signal can lose it. If
+# it was not sent, it is kept in a file that only its author can read, and the
+# last line of the error is the command that sends it.
+# ---------------------------------------------------------------------------
 
 
 def decode_text(octets: bytes) -> str:
@@ -4120,6 +4048,206 @@ class Draft:
                 header=self.message.own_header).chunks()
         self.raw.seek(0)
         yield self.ending, iter(functools.partial(self.raw.read, BLOCK), b'')
+
+
+def resend_command(options: argparse.Namespace, path: str) -> str:
+    """Write the command that sends what was kept.
+
+    Args:
+        options: Of the attempt that failed.
+        path: Of the file: a text, or a finished message, whose header says
+            by itself what the options said.
+    """
+    import shlex
+    import subprocess
+    names = [*SESSION_OPTIONS, 'password_command']
+    words = ['--message', path]
+    if not path.endswith('eml'):
+        names += [*ENVELOPE_OPTIONS, *MESSAGE_OPTIONS]
+        words = ['--body', f'@{path}']
+    elif options.message:
+        names += ENVELOPE_OPTIONS
+    usual = make_parser().parse_args([])
+    for name in names:
+        value = getattr(options, name)
+        option = {'sender': '--from', 'recipients': '--to'}.get(
+            name, f'--{name.replace("_", "-")}')
+        if value == getattr(usual, name):
+            continue
+        if name == 'family':
+            words.append('-6' if value == socket.AF_INET6 else '-4')
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            text = ': '.join(one) if isinstance(one, tuple) else str(one)
+            words += [f'{option}={text}'] if text.startswith('-') \
+                else [option, text]
+    join = subprocess.list2cmdline if os.name == 'nt' else shlex.join
+    return join([sys.executable or 'python', sys.argv[0], *words])
+
+
+def write_private_file(folder: str, name: str, ending: str,
+                       chunks: Iterable[bytes]) -> str:
+    """Write a new file that nobody else can read, or leave none behind.
+
+    Args:
+        folder: Where.
+        name: Without its ending; a number is added if there is such a file.
+        ending: Without its dot.
+        chunks: What to write.
+
+    Returns:
+        Its path.
+
+    Raises:
+        OSError: That was not possible.
+    """
+    for number in itertools.count(1):
+        path = os.path.normpath(os.path.join(
+            folder, f'{name}{f"_{number}" if number > 1 else ""}.{ending}'))
+        with contextlib.suppress(FileExistsError):
+            # 'x': never over a file, never through a link.
+            file = open(path, 'xb', opener=functools.partial(
+                os.open, mode=0o600))
+            break
+    try:
+        with file:
+            file.writelines(chunks)
+    except BaseException:
+        os.unlink(path)
+        raise
+    return path
+
+
+def keep_draft(options: argparse.Namespace, draft: Draft,
+               error: BaseException) -> str:
+    """Keep what was typed or piped, and say how to send it.
+
+    Args:
+        options: From the command line.
+        draft: What there is to keep, if anything.
+        error: Why it was not sent.
+
+    Returns:
+        Lines for the user; '' if there was nothing to keep.
+    """
+    if not any(draft.contents()):
+        return ''
+    import tempfile
+    name = time.strftime('unsent-%Y%m%d-%H%M%S')
+    folders = [os.curdir]
+    with contextlib.suppress(OSError):
+        folders.append(tempfile.gettempdir())
+    when = 'If it has not arrived, send' \
+        if isinstance(error, SMTPDeliveryUnknown) else 'Send'
+    for folder in folders:
+        for ending, chunks in draft.contents():
+            with contextlib.suppress(OSError, SMTPException):
+                path = write_private_file(folder, name, ending, chunks)
+                return (f'\nYour text is kept in {path}. {when} it with:\n'
+                        + resend_command(options, path))
+    *_, (_, chunks) = draft.contents()      # the last one is the bare text
+    text = b''.join(chunks).decode('utf-8', 'backslashreplace')
+    return '\nYour text could not be kept in a file. Here it is:\n' + text
+
+
+# ---------------------------------------------------------------------------
+# 17  The program
+#
+# What was not given as an option is asked for, in the order in which one
+# writes a letter. What stands in options, files and pipes is looked at before
+# the password is asked for. The last word is the verdict: sent, not sent, or
+# may have been sent; the exit code says the same to a script.
+# ---------------------------------------------------------------------------
+
+
+def run_password_command(command: str) -> str:
+    """Run the command that knows the password; no shell is involved.
+
+    Args:
+        command: A program and its arguments, quoted as for a shell.
+
+    Returns:
+        The first line of its output.
+
+    Raises:
+        SMTPConfigurationError: It failed.
+    """
+    import shlex
+    import subprocess
+    problem = 'the first line that it printed is empty.'
+    try:
+        done = subprocess.run(shlex.split(command) or [''], check=True,
+                              capture_output=True, stdin=subprocess.DEVNULL)
+        secret = done.stdout.split(b'\n')[0].decode().rstrip('\r')
+        if secret:
+            return secret
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode('utf-8', 'backslashreplace').strip()
+        problem = f'exit code {error.returncode}: {said}'
+    except UnicodeDecodeError:
+        problem = 'what it printed is not UTF-8.'
+    except (OSError, ValueError) as error:
+        problem = getattr(error, 'strerror', None) or str(error)
+    program = command.split()[:1]       # without its arguments: too long
+    raise SMTPConfigurationError(
+        f'--password-command failed: {"".join(program)}: {problem}',
+        advice=f'{YOU}: try the command by itself, until it prints the '
+        'password.')
+
+
+def take_secrets() -> dict[str, str]:
+    """Take the secrets out of the environment, where children see them."""
+    return {name: os.environ.pop(name, '')
+            for name in ('SMTP_PASSWORD', 'SMTP_ACCESS_TOKEN')}
+
+
+def find_secret(options: argparse.Namespace, given: Mapping[str, str]) -> str:
+    """Get the password or token from where the user keeps it.
+
+    Args:
+        options: From the command line; their auth becomes 'xoauth2' if a
+            token was given.
+        given: From the environment.
+
+    Returns:
+        The secret; '' if there is no login.
+
+    Raises:
+        SMTPConfigurationError: The password command failed.
+        SMTPUsageError: There is nobody to ask.
+    """
+    if options.quit_after in NO_SENDER_YET or options.dry_run \
+            or 'none' in (options.tls, options.auth):
+        return ''
+    if options.password_command is not None:
+        return run_password_command(options.password_command)
+    token = given['SMTP_ACCESS_TOKEN'].strip()
+    if token and options.auth in ('auto', 'xoauth2'):
+        options.auth = 'xoauth2'
+        return token
+    return given['SMTP_PASSWORD'] or ask_secret(
+        'Access token: ' if options.auth == 'xoauth2' else 'Password: ')
+
+
+def ask_sender(options: argparse.Namespace) -> None:
+    """Ask for the sender, if the session needs one, and look at it.
+
+    Raises:
+        SMTPUsageError: There is nobody to answer.
+        SMTPMessageError: It is not one address.
+    """
+    if options.quit_after in NO_SENDER_YET \
+            or options.quit_after == 'auth' and options.user:
+        return
+    options.sender = options.sender or ask_line('From', '--from')
+    check_sender(parse_addresses('From', options.sender))
+
+
+def warn_of_login(user: str, sender: str) -> None:
+    """Warn of a user name that is the address of somebody else."""
+    if '@' in user and sender and user.lower() != sender.lower():
+        say(f'smtp.py: note: the login is {user}, but From is {sender}, which '
+            'many servers refuse without the right "Send As".', 'stderr')
 
 
 def parse_recipients(options: argparse.Namespace) -> list[str]:
@@ -4222,109 +4350,6 @@ def check_files(options: argparse.Namespace) -> None:
              if value and value.startswith('@')]
     for path in [*options.attach, *texts]:
         open_file(path).close()
-
-
-# The verdict
-
-
-def resend_command(options: argparse.Namespace, path: str) -> str:
-    """Write the command that sends what was kept.
-
-    Args:
-        options: Of the attempt that failed.
-        path: Of the file: a text, or a finished message, whose header says
-            by itself what the options said.
-    """
-    import shlex
-    import subprocess
-    names = [*SESSION_OPTIONS, 'password_command']
-    words = ['--message', path]
-    if not path.endswith('eml'):
-        names += [*ENVELOPE_OPTIONS, *MESSAGE_OPTIONS]
-        words = ['--body', f'@{path}']
-    elif options.message:
-        names += ENVELOPE_OPTIONS
-    usual = make_parser().parse_args([])
-    for name in names:
-        value = getattr(options, name)
-        option = {'sender': '--from', 'recipients': '--to'}.get(
-            name, f'--{name.replace("_", "-")}')
-        if value == getattr(usual, name):
-            continue
-        if name == 'family':
-            words.append('-6' if value == socket.AF_INET6 else '-4')
-            continue
-        for one in value if isinstance(value, list) else [value]:
-            text = ': '.join(one) if isinstance(one, tuple) else str(one)
-            words += [f'{option}={text}'] if text.startswith('-') \
-                else [option, text]
-    join = subprocess.list2cmdline if os.name == 'nt' else shlex.join
-    return join([sys.executable or 'python', sys.argv[0], *words])
-
-
-def write_private_file(folder: str, name: str, ending: str,
-                       chunks: Iterable[bytes]) -> str:
-    """Write a new file that nobody else can read, or leave none behind.
-
-    Args:
-        folder: Where.
-        name: Without its ending; a number is added if there is such a file.
-        ending: Without its dot.
-        chunks: What to write.
-
-    Returns:
-        Its path.
-
-    Raises:
-        OSError: That was not possible.
-    """
-    for number in itertools.count(1):
-        path = os.path.normpath(os.path.join(
-            folder, f'{name}{f"_{number}" if number > 1 else ""}.{ending}'))
-        with contextlib.suppress(FileExistsError):
-            # 'x': never over a file, never through a link.
-            file = open(path, 'xb', opener=functools.partial(
-                os.open, mode=0o600))
-            break
-    try:
-        with file:
-            file.writelines(chunks)
-    except BaseException:
-        os.unlink(path)
-        raise
-    return path
-
-
-def keep_draft(options: argparse.Namespace, draft: Draft,
-               error: BaseException) -> str:
-    """Keep what was typed or piped, and say how to send it.
-
-    Args:
-        options: From the command line.
-        draft: What there is to keep, if anything.
-        error: Why it was not sent.
-
-    Returns:
-        Lines for the user; '' if there was nothing to keep.
-    """
-    if not any(draft.contents()):
-        return ''
-    import tempfile
-    name = time.strftime('unsent-%Y%m%d-%H%M%S')
-    folders = [os.curdir]
-    with contextlib.suppress(OSError):
-        folders.append(tempfile.gettempdir())
-    when = 'If it has not arrived, send' \
-        if isinstance(error, SMTPDeliveryUnknown) else 'Send'
-    for folder in folders:
-        for ending, chunks in draft.contents():
-            with contextlib.suppress(OSError, SMTPException):
-                path = write_private_file(folder, name, ending, chunks)
-                return (f'\nYour text is kept in {path}. {when} it with:\n'
-                        + resend_command(options, path))
-    *_, (_, chunks) = draft.contents()      # the last one is the bare text
-    text = b''.join(chunks).decode('utf-8', 'backslashreplace')
-    return '\nYour text could not be kept in a file. Here it is:\n' + text
 
 
 def run_talk(options: argparse.Namespace, lesson: Lesson) -> None:
