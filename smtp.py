@@ -5,6 +5,9 @@
 # ///
 """Send e-mail by speaking SMTP, line by line, over a socket.
 
+Python's smtplib and email packages do all this. Here it is done by hand, so
+that it can be seen.
+
 This is a whole session with Office 365, as it looks on the wire. `C:` marks
 what we, the client, send; `S:` what the server answers; on the right stands
 the function below that does it.
@@ -25,12 +28,13 @@ the function below that does it.
     S: 250-PIPELINING
     S: 250 AUTH LOGIN XOAUTH2
     C: AUTH LOGIN YWxpY2VAZXhhbXBsZS5jb20=                  log_in
+                                   (the user name, in base64)
     S: 334 UGFzc3dvcmQ6            ("Password:", in base64)
     C: ********                    (the password, in base64)
     S: 235 2.7.0 Authentication successful
     C: MAIL FROM:<alice@example.com> SIZE=431               send_envelope
-    C: RCPT TO:<bob@example.org>   (these three go out together)
-    C: DATA
+    C: RCPT TO:<bob@example.org>
+    C: DATA                        (MAIL, RCPT and DATA go out together)
     S: 250 2.1.0 Sender OK
     S: 250 2.1.5 Recipient OK
     S: 354 Start mail input; end with <CRLF>.<CRLF>
@@ -39,14 +43,17 @@ the function below that does it.
     C: Subject: Lunch
     C: Date: Mon, 23 Nov 2026 12:00:00 +0100
     C: (the other header fields, an empty line, the text)
-    C: .                           (and these two)
-    C: QUIT
+    C: .
+    C: QUIT                        (the dot and QUIT go out together)
     S: 250 2.0.0 OK, queued                                 this decides: sent
     S: 221 2.0.0 Service closing transmission channel       say_goodbye
 
-The same story as code is deliver(), in section 12: twenty lines that call the
-functions on the right. Every name is defined above the place where it is
-used, so it comes after the things that it is made of. Contents:
+The same story as code is the end of deliver(), in section 12: twenty lines
+that call the functions on the right. Every name is defined above the place
+where it is used, so the story comes after the things that it is made of.
+Whoever wants SMTP only reads sections 2 and 5 to 8, and then deliver().
+
+Contents:
 
      1  Constants          ports, reply codes, limits, exit codes
      2  Replies            what the server says
@@ -71,10 +78,10 @@ client sends; a *reply* is the server's answer, and begins with a *reply code*
 of three digits; an *extension* is something that the server offers in its
 reply to EHLO; the *envelope* (MAIL and RCPT) says where the *message* goes;
 the message is *header fields*, an empty line, and a *body* of one or more
-*parts*; the *final dot* is the line that ends it; a *mechanism* is a way to
-log in, in which the server poses *challenges* and the client gives
-*responses*; the *transcript* is what is shown of a session; an *octet* is
-eight bits.
+*parts*; the *final dot* is the line that ends it; a *mail* is envelope and
+message; a *mechanism* is a way to log in, in which the server poses
+*challenges* and the client gives *responses*; the *transcript* is what is
+shown of a session; an *octet* is eight bits.
 
 To read on: RFC 5321 (SMTP), 5322 (messages), 3207 (STARTTLS), 4954 (AUTH),
 2920 (PIPELINING), 1870 (SIZE), 6152 (8BITMIME), 6531 (SMTPUTF8), 3463
@@ -85,6 +92,8 @@ Lab:     SMTP
 Names:   (the members of the team)
 """
 
+# What not every run needs is imported by the function that needs it: each
+# import takes time.
 from __future__ import annotations
 
 import argparse
@@ -203,13 +212,14 @@ EXIT_TERMINATED = 143
 #     250-smtp.office365.com Hello
 #     250 SIZE 157286400
 #
-# Many servers begin the text with an enhanced status code such as 5.7.139
-# (RFC 3463), which says more exactly what the matter is.
+# By 4yz we mean any code that begins with a 4. Many servers begin the text
+# with an enhanced status code such as 5.7.139 (RFC 3463), which says more
+# exactly what is wrong.
 # ---------------------------------------------------------------------------
 
 # Three digits in their ranges, then a hyphen or a space and text, or nothing.
 REPLY_LINE = re.compile(r'([2-5][0-5][0-9])(?:([ -])(.*))?', re.DOTALL)
-ENHANCED_STATUS = re.compile(r'[245]\.[0-9]{1,3}\.[0-9]{1,3}(?![^ ])')
+ENHANCED_STATUS = re.compile(r'[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)')
 
 
 class Reply(NamedTuple):
@@ -260,13 +270,13 @@ def escape(text: str) -> str:
 # What can be said of a message in the end is one of three things. It was
 # sent: there is a receipt. It was not sent: there is an error, whose class
 # answers the question "what can I do now?". Or nobody can know, since the
-# final dot was on its way and no valid answer to it came: that is
-# SMTPDeliveryUnknown, and nothing else is. The names of the errors are those
-# of smtplib, which says "response" where the RFCs, and the rest of this file,
-# say "reply".
+# final dot was on its way and no valid answer to it came: the server may have
+# taken the mail, and only its 250 been lost. That is SMTPDeliveryUnknown, and
+# nothing else is. The names of the errors are those of smtplib, which says
+# "response" where the RFCs, and the rest of this file, say "reply".
 #
 # What people really meet, refusals of servers and faults of TLS, is explained
-# from tables. They can be skipped at a first reading.
+# from tables. At a first reading, go from there to section 4.
 # ---------------------------------------------------------------------------
 
 MAX_SHOWN_REPLY = 160       # characters; the transcript has the rest
@@ -308,7 +318,9 @@ def shorten(text: str) -> str:
 
 
 class SMTPException(Exception):
-    """The message was not sent; base class of all errors here.
+    """Base class of all errors here.
+
+    The message was not sent, unless may_have_been_sent is true.
 
     Attributes:
         problem: What went wrong, in one sentence.
@@ -416,12 +428,13 @@ class SMTPDeliveryUnknown(SMTPException):
               'whether it has arrived.')
 
 
-# A refusal is answered with advice. To begin with, whose turn is it?
+# Advice. To begin with, whose turn is it?
 YOU, ADMINISTRATOR, WAIT = (
     'Your turn', "Your administrator's turn", 'Wait')
 
-# Replies that people really meet: a pattern for "code text <- command", whose
-# turn it is, and one thing to do. The first that fits counts.
+# Replies that people really meet: a pattern, whose turn it is, and one thing
+# to do. The first that fits counts. A pattern is looked for in reply and
+# command, such as '550 5.1.1 User unknown <- RCPT TO:<bob@example.org>'.
 ADVICE = (
     # Office 365
     ('SmtpClientAuthentication is disabled for the Tenant', ADMINISTRATOR,
@@ -578,7 +591,7 @@ class SMTPRecipientsRefused(SMTPResponseException):
 
 
 def make_refusal(command: str, reply: Reply) -> SMTPException:
-    """Make the error for a reply that was not hoped for.
+    """Make the error for an unwelcome reply.
 
     Args:
         command: The command that was answered, masked.
@@ -672,8 +685,10 @@ def tls_failure(sock: ssl.SSLSocket, error: ssl.SSLError) -> SMTPProtocolError:
 # each secret. What looks like noise, because it is in base64, is shown with
 # its meaning beside it: base64 hides nothing.
 #
-# It is also told what is about to happen, and what a reply meant. Here that
-# leads to nothing; section 14 has a transcript that explains, asks and draws.
+# It is more than paper. It is told before each command, and after each stage,
+# and may stop the session there; it can forbid to pipeline, so that people
+# see question and answer; and it keeps the verdict, for an interrupt would
+# lose a return value. Section 14 has a transcript that makes use of all this.
 # ---------------------------------------------------------------------------
 
 Extensions = Mapping[str, str]      # what a server offers: keyword, parameters
@@ -701,7 +716,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def abandon(stream: TextIO | None) -> None:
-    """Stop using a stream that takes nothing; Python would, at its end."""
+    """Forget a broken stream: Python would flush it at exit, and complain."""
     for name in ('stdout', 'stderr'):
         if getattr(sys, name) is stream:
             setattr(sys, name, None)
@@ -752,6 +767,7 @@ class Transcript:
         length = len(secret.encode())
         for before in range(3):
             encoded = to_base64('\0' * before + secret)
+            # -(-n // 6) is n / 6, rounded up.
             first, end = -(-before * 8 // 6), (before + length) * 8 // 6
             if end - first > 3:
                 self.secrets.append(encoded[first:end])
@@ -836,29 +852,29 @@ class Transcript:
     # Occasions
 
     def begin(self, name: str, function: Callable[..., Any]) -> None:
-        """Hear which stage begins, and which function is about to do it."""
+        """Take notice that a stage begins, and which function does it."""
 
     def confirm(self) -> None:
-        """Hear that the lines just shown are about to be sent.
+        """Take notice that the lines just shown are about to be sent.
 
         Raises:
             SMTPStopped: The user does not want that.
         """
 
     def sent(self, lines: Iterable[str]) -> None:
-        """Hear which lines were sent."""
+        """Take notice of the lines that were sent."""
 
     def replied(self, command: str, reply: Reply) -> None:
-        """Hear what was answered to a command."""
+        """Take notice of what was answered to a command."""
 
     def offered(self, extensions: Extensions) -> None:
-        """Hear what the server offers."""
+        """Take notice of what the server offers."""
 
     def progress(self, done: int, total: int) -> None:
-        """Hear how many octets of the message the server has taken."""
+        """Take notice of how many octets of the message have gone."""
 
     def reached(self, name: str) -> None:
-        """Hear that a stage is over.
+        """Take notice that a stage is over.
 
         Raises:
             SMTPStopped: The user wants to end there.
@@ -869,29 +885,35 @@ class Transcript:
 # 5  The connection
 #
 # TCP carries a stream of octets and knows nothing of lines, so this class
-# gives us lines: send_line and read_line. Above these two stand send_command
-# and read_reply, and with those four the rest of SMTP can be written down
-# nearly as it stands in the RFCs. Every wait has a deadline, and whatever the
-# server sends is held against the grammar before anyone believes it. The
-# class knows lines, replies and TLS, and nothing about mail.
+# gives us lines. At the bottom are send_octets and read_line; on these stand
+# send_lines and read_reply; and send_command is one of each. With them the
+# rest of SMTP can be written down nearly as it stands in the RFCs. Every wait
+# has a deadline, and whatever the server sends is held against the grammar
+# before anyone believes it. The class knows lines, replies and TLS, and
+# nothing about mail.
 #
 # Whoever talks to a server must reckon with three errors:
 # SMTPServerDisconnected, it is gone or silent; SMTPProtocolError, it does not
 # speak SMTP; SMTPResponseException, it refuses. From section 6 on the
 # docstrings name them only where there is more to say.
 #
-# A server may also lie, or somebody on the way in its name. So a reply counts
-# only if it was asked for (refuse_unasked), fits the grammar and comes to an
-# end in time (read_reply), and has the very code that was expected
-# (make_refusal); the server must prove its name (encrypt); what came before
-# TLS is forgotten, and what came with the last words before it is an attack
-# (section 6, secure); what is shown of it all is made harmless (escape) and
-# free of secrets (Transcript.hide). Against a server that says 250 and throws
-# the mail away there is no help.
+# A server may also lie, or somebody on the way in its name. Our guards:
+#
+#     a reply that nobody asked for            refuse_unasked
+#     no grammar, no end, no hurry             read_reply
+#     a "yes" with another code than expected  make_refusal
+#     a name that it cannot prove              encrypt
+#     words from before TLS                    encrypt forgets them
+#     words together with the last 220         encrypt
+#     no STARTTLS: somebody took it out?       start_tls says no more to it
+#     control characters, secrets              escape, Transcript.hide
+#
+# Against a server that says 250 and throws the mail away there is none.
 # ---------------------------------------------------------------------------
 
-GREETING = 'the connection'     # what the server's first reply answers
-GOING_ON = 'to go on'           # what a refusal answers that nobody asked for
+# These stand in the place of a command where there was none: 'the server
+# refused the connection.', 'the server refused to go on.'
+GREETING, GOING_ON = 'the connection', 'to go on'
 
 
 class Connection:
@@ -904,8 +926,8 @@ class Connection:
         final_timeout: Seconds for the reply to the final dot.
         awaited: What the replies will answer that have not been read yet,
             oldest first: commands, masked, or what an error says instead.
-        heard: The lines of the latest reply as they came; those of a Reply
-            are masked, and a password may be a word such as AUTH.
+        heard: The lines of the latest reply, unmasked. In a Reply secrets are
+            masked; with the password AUTH that would hide an extension.
         last_code: The reply code of the latest reply.
     """
 
@@ -959,6 +981,8 @@ class Connection:
 
     def _wait_until(self, deadline: float) -> None:
         """Let the next operation of the socket end at a deadline, or NOW."""
+        # To a socket 0 means not to wait at all, even if the deadline has
+        # passed only just now.
         self._socket.settimeout(
             0 if deadline == NOW else max(0.001, deadline - time.monotonic()))
 
@@ -974,7 +998,7 @@ class Connection:
             self._wait_until(deadline)
             octets = self._socket.recv(MAX_REPLY_LINE)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return False
+            return False        # TLS may have to write before it can read
         except OSError as error:
             raise self._broken(error) from None
         if not octets:
@@ -1057,7 +1081,7 @@ class Connection:
         command = self.awaited.popleft()
         self.transcript.replied(command, reply)
         if reply.code == NOT_AVAILABLE \
-                or expected and reply.code not in expected:
+                or (expected and reply.code not in expected):
             raise make_refusal(command, reply)
         return reply
 
@@ -1095,14 +1119,10 @@ class Connection:
             SMTPServerDisconnected: They could not be sent.
             SMTPResponseException: The server refused to read on.
         """
-        rest = memoryview(octets)
         try:
-            while rest:
-                block, rest = rest[:BLOCK], rest[BLOCK:]
-                deadline = time.monotonic() + self.timeout
-                while block:
-                    self._wait_until(deadline)
-                    block = block[self._socket.send(block):]
+            for start in range(0, len(octets), BLOCK):
+                self._socket.settimeout(self.timeout)
+                self._socket.sendall(octets[start:start + BLOCK])
         except OSError as error:
             if not self.awaited:
                 self.refuse_unasked()       # its last words may say why
@@ -1126,9 +1146,11 @@ class Connection:
         self.transcript.confirm()
         if not self.awaited:
             self.refuse_unasked()
-        # An octet of an argument that is no UTF-8 is a surrogate in Python.
+        # Only a typed command can have octets that are not UTF-8; in Python
+        # these are surrogates.
         self.send_octets((CRLF.join(lines) + CRLF).encode(
             'utf-8', 'surrogateescape'))
+        # So that an error says "after the password", not "after ********".
         names = {MASK: 'the password', '': 'an empty line'}
         for line in map(self.transcript.hide, lines):
             self.awaited.append(names.get(line, line))
@@ -1164,17 +1186,24 @@ class Connection:
     def encrypt(self, context: ssl.SSLContext, host: str) -> None:
         """Put TLS between us and the server; from here on all is encrypted.
 
-        What the server offered in the clear is forgotten.
+        What the server offered in the clear is forgotten. Anything that came
+        behind its 220 to STARTTLS is an attack: somebody on the way could
+        have added '250 AUTH PLAIN', which is still in the clear but, read
+        after the handshake, would pass for the words of the server.
 
         Args:
             context: Says which certificates are trusted.
             host: The name that the certificate must carry.
 
         Raises:
-            SMTPProtocolError: No TLS came about, or the certificate is not
-                that of the host.
+            SMTPProtocolError: There was more than the 220, no TLS came about,
+                or the certificate is not that of the host.
             SMTPServerDisconnected: The server hung up, or was silent.
         """
+        if not self.awaited and self.has_unread():
+            raise SMTPProtocolError(
+                'more than its 220 came in answer to STARTTLS, so somebody '
+                'may be putting words into the session.', command='STARTTLS')
         self.extensions = {}
         try:
             self._socket = sock = context.wrap_socket(
@@ -1196,7 +1225,9 @@ class Connection:
 # lists the extensions that it offers. The first one that we use is STARTTLS,
 # which turns on encryption. Anybody on the way could have altered what was
 # said until then, so it is forgotten, and we say EHLO once more; only this
-# second list counts. On port 465 TLS comes before the greeting.
+# second list counts. On port 465 TLS comes before the greeting. It covers the
+# way to this server and nothing beyond: the server reads every mail, and how
+# it passes it on is its affair.
 #
 # From here on the same few things are handed to many functions. They are
 # explained once: `connection` leads to the server; `context` says which
@@ -1213,7 +1244,7 @@ Function = TypeVar('Function', bound=Callable[..., Any])
 
 
 def stage(name: str) -> Callable[[Function], Function]:
-    """Mark a function as a stage of the session, for the user to watch.
+    """Tell the transcript before a function runs, and after it.
 
     The docstring of such a function, up to its dialogue, is what --explain
     says before it runs: write it to be read aloud.
@@ -1225,10 +1256,10 @@ def stage(name: str) -> Callable[[Function], Function]:
         A decorator for functions whose first argument is the connection.
     """
     def mark(function: Function) -> Function:
-        """Return the function, with its beginning and end made known."""
+        """Return the function with that added."""
         @functools.wraps(function)
         def watched(connection: Connection, *arguments: Any) -> Any:
-            """Run the function."""
+            """Run the function between two notices."""
             connection.transcript.begin(name, function)
             result = function(connection, *arguments)
             connection.transcript.reached(name)
@@ -1335,12 +1366,13 @@ def read_greeting(connection: Connection) -> None:
 
 
 def find_own_name(connection: Connection) -> str:
-    """Find a name for EHLO that every server must accept.
+    """Find a name for EHLO that servers accept.
 
     This is the name of this host if it is a full one; else our IP address as
     a literal, such as '[192.0.2.7]' (RFC 5321 section 4.1.4).
     """
     name = SMTP_DOMAINNAME or socket.gethostname()
+    # With a dot and a letter behind it: neither 'laptop' nor '192.0.2.7'.
     if DOMAIN.fullmatch(name) and len(name) <= MAX_DOMAIN \
             and re.search('[.].*[a-z]', name, re.IGNORECASE):
         return name
@@ -1350,8 +1382,8 @@ def find_own_name(connection: Connection) -> str:
 def read_extensions(lines: Sequence[str]) -> dict[str, str]:
     """Read what the server offers out of the lines of its reply to EHLO."""
     extensions: dict[str, str] = {}
-    # The first line only says hello. Keywords are ASCII: upper() would make
-    # one out of a few other letters, such as the long s.
+    # The first line only says hello. Others that are not ASCII are no
+    # keywords, but upper() could make one of them: it turns a long s into S.
     for line in filter(str.isascii, lines[1:]):
         # 'AUTH=LOGIN' is how servers wrote it before there was a standard.
         line = re.sub('^AUTH=', 'AUTH ', line.upper())
@@ -1416,23 +1448,6 @@ def make_tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     return context
 
 
-def secure(connection: Connection, context: ssl.SSLContext, host: str) -> None:
-    """Begin TLS after the 220 to STARTTLS, if nothing else came with it.
-
-    Somebody on the way could add '250 AUTH PLAIN' to the 220, which is still
-    in the clear. Read after the handshake, it would pass for the words of the
-    server.
-
-    Raises:
-        SMTPProtocolError: There was more than the 220, or TLS failed.
-    """
-    if connection.has_unread():
-        raise SMTPProtocolError(
-            'more than its 220 came in answer to STARTTLS, so somebody may '
-            'be putting words into the session.', command='STARTTLS')
-    connection.encrypt(context, host)
-
-
 @stage('tls')
 def begin_tls(connection: Connection, context: ssl.SSLContext,
               host: str) -> None:
@@ -1467,7 +1482,7 @@ def start_tls(connection: Connection, context: ssl.SSLContext,
                 'server does offer STARTTLS elsewhere, somebody on the way '
                 'may be taking it out.'))
     connection.send_command('STARTTLS', SERVICE_READY)
-    secure(connection, context, host)
+    connection.encrypt(context, host)
 
 
 # ---------------------------------------------------------------------------
@@ -1478,12 +1493,17 @@ def start_tls(connection: Connection, context: ssl.SSLContext,
 # base64 wraps what is said. Base64 is not encryption: anyone can unwrap it.
 # What protects the password is TLS alone, so there is no login without it.
 #
-# A mechanism is a function that returns the reply to the last thing that it
-# has to say; log_in judges it. It also tells the transcript what must not be
+# A 334 is a question: behind the digits stands a challenge in base64, such as
+# "Password:", and the next line that we send is not a command, but the
+# response to it.
+#
+# Each mechanism is a function here, which sends its responses and returns the
+# reply to the last of them. It also tells the transcript what must not be
 # shown, if that is more than the password.
 # ---------------------------------------------------------------------------
 
-# What may come then: 235, or a 334 with which the server wants still more.
+# That last reply: logged in, or a further challenge, for which we have no
+# response. Any other is an error at once.
 LAST_REPLIES = (AUTHENTICATION_SUCCEEDED, CHALLENGE)
 
 
@@ -1635,13 +1655,12 @@ def log_in(connection: Connection, user: str, password: str,
     details: Sequence[str] = ()
     try:
         reply = MECHANISMS[mechanism](connection, user, password)
-        if reply.code == AUTHENTICATION_SUCCEEDED:
-            return
     except SMTPResponseException as error:
         reply, details = error.reply, error.details
-    raise SMTPAuthenticationError(
-        f'the server refused the login of {user} by {mechanism}.',
-        f'AUTH {mechanism}', reply, details)
+    if reply.code != AUTHENTICATION_SUCCEEDED:
+        raise SMTPAuthenticationError(
+            f'the server refused the login of {user} by {mechanism}.',
+            f'AUTH {mechanism}', reply, details)
 
 
 # ---------------------------------------------------------------------------
@@ -1649,15 +1668,20 @@ def log_in(connection: Connection, user: str, password: str,
 #
 # First the envelope: MAIL says who sends, each RCPT names one who receives,
 # and the server answers for each. Then DATA and the message, to which a line
-# with nothing but a dot makes the end. With PIPELINING (RFC 2920) the whole
-# envelope and DATA go out at once and the replies come back together: one
-# round trip instead of one for each command. Pipelining ends where an answer
-# changes what we say: the message itself waits for the 354.
+# with nothing but a dot makes the end. Nothing compares envelope and header:
+# Bcc is a RCPT for which no header field stands.
 #
-# A mail is for all or for nobody. As long as the final dot has not been sent,
-# the server must throw away what it has; the reply to that dot is the moment
-# at which the server takes over the duty to deliver. What it cannot deliver
-# then comes back later, as a mail.
+# With PIPELINING (RFC 2920) the whole envelope and DATA go out at once and
+# the replies come back together: one round trip instead of one for each
+# command. What changes with an answer has to wait for it: EHLO, STARTTLS and
+# AUTH each for the one before, the message for the 354. The price is that
+# DATA may get its 354 although a recipient was refused.
+#
+# SMTP would deliver to those recipients that were accepted. We choose
+# otherwise: if one is refused, nobody gets the mail. As long as the final dot
+# has not been sent we can hang up, and the server must throw away what it
+# has. The reply to that dot is the moment at which the server takes over the
+# duty to deliver. What it cannot deliver then comes back later, as a mail.
 # ---------------------------------------------------------------------------
 
 
@@ -1671,7 +1695,8 @@ def dot_stuff(lines: bytes) -> bytes:
     """Double each dot that begins a line (RFC 5321 section 4.5.2).
 
     Otherwise a line of one dot in a text would end the message. The server
-    takes one dot away from every line that begins with one.
+    takes one dot away from every line that begins with one, so '.profile'
+    goes as '..profile'.
 
     Args:
         lines: Whole lines.
@@ -1688,8 +1713,10 @@ SHOWN_FIRST, SHOWN_LAST = 20, 3     # lines of a text that a transcript shows
 class Piece(Protocol):
     """Some of the lines of a message, in memory or in a file.
 
-    A message is a list of pieces; on its way each is cut into chunks, so that
-    a large file takes no memory. A chunk is whole lines, each with its CRLF.
+    A message is a list of pieces, of three kinds: Lines, below; Attachment, a
+    file in base64; StoredBody, a finished message. To be sent, each yields
+    chunks, so that a large file takes no memory. A chunk is whole lines, each
+    with its CRLF; dot_stuff relies on that.
 
     Attributes:
         size: Octets on the wire, before dots are doubled.
@@ -1745,8 +1772,8 @@ class Lines:
         yield from (('C:', line) for line in lines[-SHOWN_LAST:])
 
 
-class Message(NamedTuple):
-    """A mail: its envelope, and the message.
+class Mail(NamedTuple):
+    """A mail: its envelope, and its message.
 
     Attributes:
         sender: The address for MAIL.
@@ -1756,7 +1783,8 @@ class Message(NamedTuple):
             is all that is to be tried.
         body: What follows them.
         needs_8bitmime: Whether the body has octets beyond ASCII.
-        own_header: The fields as their author keeps them, with Bcc.
+        own_header: The fields as their author keeps them, with Bcc; only for
+            the draft (section 16).
     """
 
     sender: str
@@ -1796,13 +1824,13 @@ class Message(NamedTuple):
 
     def outline(self) -> Iterator[tuple[str, str]]:
         """Yield what a transcript shows of it: marks and lines."""
-        for line in self.start.decode().split(CRLF)[:-1]:
+        for line in dot_stuff(self.start).decode().split(CRLF)[:-1]:
             yield 'C:', line
         for piece in self.body:
             yield from piece.outline()
 
 
-def check_limits(extensions: Extensions, message: Message) -> None:
+def check_limits(extensions: Extensions, mail: Mail) -> None:
     """Refuse a message that the server cannot take.
 
     Raises:
@@ -1810,19 +1838,19 @@ def check_limits(extensions: Extensions, message: Message) -> None:
         SMTPNotSupportedError: It needs an extension that is not offered.
     """
     limit = extensions.get('SIZE', '')
-    if re.fullmatch('[0-9]{1,18}', limit) and 0 < int(limit) < message.size:
+    if re.fullmatch('[0-9]{1,18}', limit) and 0 < int(limit) < mail.size:
         # Base64: four octets for three, and a CRLF after each 76, is 37 %.
         raise SMTPMessageError(
-            f'the message has {message.size:,} octets, and the server '
+            f'the message has {mail.size:,} octets, and the server '
             f'takes no more than {int(limit):,}.', command='MAIL',
             advice=f'{YOU}: attachments grow by 37 % on their way: send '
             'fewer, or a link.')
     for keyword, needed, what, action in (
-            ('SMTPUTF8', message.needs_smtputf8,
+            ('SMTPUTF8', mail.needs_smtputf8,
              'an address or a header field has letters',
              'use an address in plain letters; write header fields in '
              'encoded-words.'),
-            ('8BITMIME', message.needs_8bitmime,
+            ('8BITMIME', mail.needs_8bitmime,
              'the body of the message has octets',
              'let your mail program write it in quoted-printable.')):
         if needed and keyword not in extensions:
@@ -1831,27 +1859,37 @@ def check_limits(extensions: Extensions, message: Message) -> None:
                 f'{keyword}.', command='MAIL', advice=f'{YOU}: {action}')
 
 
-def mail_command(extensions: Extensions, message: Message) -> str:
+def write_mail_command(extensions: Extensions, mail: Mail) -> str:
     """Write the MAIL command, with the parameters that the server takes.
 
     Returns:
         For example 'MAIL FROM:<alice@example.com> SIZE=431'.
     """
-    command = f'MAIL FROM:<{message.sender}>'
-    if 'SIZE' in extensions and message.header:
-        command += f' SIZE={message.size}'                  # RFC 1870
+    command = f'MAIL FROM:<{mail.sender}>'
+    if 'SIZE' in extensions and mail.header:
+        command += f' SIZE={mail.size}'                  # RFC 1870
     if '8BITMIME' in extensions and (
-            message.needs_8bitmime or message.needs_smtputf8):
+            mail.needs_8bitmime or mail.needs_smtputf8):
         command += ' BODY=8BITMIME'                         # RFC 6152
-    if message.needs_smtputf8:
+    if mail.needs_smtputf8:
         command += ' SMTPUTF8'                              # RFC 6531
     return command
 
 
-# A command, and the reply codes that are a yes to it (RFC 5321 4.3.2). Not
-# every 2yz is one: 252, for example, means "I could not find out".
-Question = tuple[str, tuple[int, ...]]
+# Not every 2yz is a yes: 252, for example, means "I could not find out".
 YES_TO_RCPT = (COMPLETED, WILL_FORWARD)
+
+
+class Question(NamedTuple):
+    """A command of the envelope.
+
+    Attributes:
+        command: The line, without its CRLF.
+        yes: The reply codes that are a yes to it (RFC 5321 section 4.3.2).
+    """
+
+    command: str
+    yes: tuple[int, ...]
 
 
 def send_groups(connection: Connection, envelope: Sequence[Question],
@@ -1876,9 +1914,10 @@ def send_groups(connection: Connection, envelope: Sequence[Question],
     """
     wrong: dict[str, Reply] = {}
     for start in range(0, len(envelope), size):
-        group = [question for question in envelope[start:start + size]
-                 if not wrong or question[0] != 'DATA']
-        if not group or envelope[0][0] in wrong:
+        group = envelope[start:start + size]
+        if wrong:
+            group = [one for one in group if one.command != 'DATA']
+        if not group or envelope[0].command in wrong:
             break
         connection.send_lines([command for command, _ in group])
         for command, yes in group:
@@ -1889,7 +1928,7 @@ def send_groups(connection: Connection, envelope: Sequence[Question],
 
 
 @stage('rcpt')
-def send_envelope(connection: Connection, message: Message) -> None:
+def send_envelope(connection: Connection, mail: Mail) -> None:
     """Say from whom and to whom the mail goes, and that the message follows.
 
     This is the envelope; the header fields of the message play no part in
@@ -1908,18 +1947,22 @@ def send_envelope(connection: Connection, message: Message) -> None:
         SMTPMessageError: The message is too large for the server.
         SMTPNotSupportedError: It needs an extension that is not offered.
     """
-    check_limits(connection.extensions, message)
-    rcpt = {f'RCPT TO:<{address}>': address for address in message.recipients}
-    envelope = [(mail_command(connection.extensions, message), (COMPLETED,)),
-                *((command, YES_TO_RCPT) for command in rcpt),
-                ('DATA', (START_MAIL_INPUT,))]
+    check_limits(connection.extensions, mail)
+    rcpt = {f'RCPT TO:<{address}>': address for address in mail.recipients}
+    envelope = [
+        Question(write_mail_command(connection.extensions, mail),
+                 (COMPLETED,)),
+        *(Question(command, YES_TO_RCPT) for command in rcpt),
+        Question('DATA', (START_MAIL_INPUT,))]
     # --quit-after mail sends MAIL alone, --quit-after rcpt all but DATA.
     stop = {'mail': 1, 'rcpt': -1}.get(connection.transcript.quit_after)
     wrong = send_groups(
         connection, envelope[:stop],
         MAX_GROUP if may_pipeline(connection) else 1)
     if wrong and connection.last_code == START_MAIL_INPUT:
-        # "Go on", but not for all: without a dot the server forgets it.
+        # DATA went out with a RCPT that was refused, and got its 354. Now
+        # every line is text, even QUIT, and a dot would send an empty message
+        # to the others. Hanging up is the only way out.
         connection.transcript.note('hanging up without the final dot')
         connection.close()
     first = next(iter(wrong), '')
@@ -1929,11 +1972,11 @@ def send_envelope(connection: Connection, message: Message) -> None:
              if command in rcpt and reply.code >= 400})
     if first:
         raise make_refusal(first, wrong[first])
-    connection.transcript.reached('mail')
+    connection.transcript.reached('mail')       # which stopped above
 
 
 def send_final_dot(connection: Connection, ending: Sequence[str],
-                   message: Message) -> Receipt:
+                   mail: Mail) -> Receipt:
     """End the message, and wait for the reply that decides.
 
     A 4yz or 5yz is a clear no, 421 too. Everything else that can happen
@@ -1942,7 +1985,7 @@ def send_final_dot(connection: Connection, ending: Sequence[str],
     Args:
         connection: To the server, which has all of the message.
         ending: The dot, and perhaps QUIT.
-        message: What is sent.
+        mail: What is sent.
 
     Returns:
         The receipt: sent.
@@ -1953,6 +1996,7 @@ def send_final_dot(connection: Connection, ending: Sequence[str],
     """
     transcript = connection.transcript
     receipt: Receipt | None = None
+    # Not send_lines: nobody is asked any more, and the dot has another name.
     for line in ending:
         transcript.client(line)
     try:
@@ -1963,23 +2007,23 @@ def send_final_dot(connection: Connection, ending: Sequence[str],
         reply = connection.read_reply(COMPLETED,
                                       seconds=connection.final_timeout)
         transcript.verdict = receipt = Receipt(
-            reply, message.recipients, message.message_id)
+            reply, mail.recipients, mail.message_id)
         return receipt
     except SMTPResponseException:
         raise
-    except BaseException as error:
+    except BaseException as error:      # whatever it is: the dot may be out
         if receipt:             # interrupted when all was done
             raise
         transcript.verdict = SMTPDeliveryUnknown(
             getattr(error, 'problem', 'interrupted.'),
             details=[f'The message was complete (Message-ID '
-                     f'{message.message_id or "as typed"}).'],
+                     f'{mail.message_id or "as typed"}).'],
             command=FINAL_DOT, reply=getattr(error, 'reply', None))
         raise transcript.verdict from error
 
 
 @stage('message')
-def send_message(connection: Connection, message: Message) -> Receipt:
+def send_message(connection: Connection, mail: Mail) -> Receipt:
     """Send the message, and the dot that ends it.
 
     Every line goes as it is, save that a dot at its start is doubled; a line
@@ -2000,26 +2044,26 @@ def send_message(connection: Connection, message: Message) -> Receipt:
     """
     transcript = connection.transcript
     if transcript.stream:
-        for mark, text in message.outline():
+        for mark, text in mail.outline():
             transcript.write(mark, text)
     done = 0
     try:
         transcript.confirm()
-        for chunk in message.chunks():
+        for chunk in mail.chunks():
             connection.refuse_unasked()     # it may have had enough already
             connection.send_octets(dot_stuff(chunk))
             done += len(chunk)
-            transcript.progress(done, message.size)
+            transcript.progress(done, mail.size)
         connection.refuse_unasked()
     except BaseException:
         connection.close()      # without the final dot nothing is sent
         raise
     finally:
-        transcript.progress(message.size, message.size)
+        transcript.progress(mail.size, mail.size)     # wipe the meter
     # Whatever the reply to the dot is, we have nothing more to say. So QUIT
     # need not wait for it: one round trip less.
     ending = ['.', 'QUIT'] if may_pipeline(connection) else ['.']
-    return send_final_dot(connection, ending, message)
+    return send_final_dot(connection, ending, mail)
 
 
 @stage('quit')
@@ -2033,6 +2077,7 @@ def say_goodbye(connection: Connection) -> None:
     S: 221 2.0.0 Service closing transmission channel
     """
     seconds = min(QUIT_TIMEOUT, connection.timeout)
+    # QUIT may be said only where a command is expected.
     try:
         if GREETING in connection.awaited:          # stopped before it came
             connection.read_reply(seconds=seconds)
@@ -2121,9 +2166,11 @@ def pack(pieces: Iterable[AnyStr], limit: int) -> list[AnyStr]:
 def encode_words(text: str, beside: str = '') -> list[str]:
     """Write text as encoded-words (RFC 2047).
 
-    Each stands for whole characters; a space between two of them is not part
-    of the text. 'Übung 1' becomes ['=?utf-8?q?=C3=9Cbung_1?=']; text with few
-    ASCII letters is shorter in base64, and has b in the place of q.
+    'Übung 1' becomes ['=?utf-8?q?=C3=9Cbung_1?=']: the character set; q for a
+    way in which octets are = and two hex digits, and spaces _; the text. If b
+    stands there, the text is in base64, which is shorter for foreign letters.
+    Each encoded-word stands for whole characters, and a space between two of
+    them is not part of the text.
 
     Args:
         text: Of any length.
@@ -2561,8 +2608,7 @@ def print_all_timezones() -> None:
 # ---------------------------------------------------------------------------
 
 
-# In a line of 999 octets the dot of this pattern takes its CR as well.
-LONG_LINE = f'(?m)^.{{{MAX_TEXT_LINE + 2}}}'
+LONG_LINE = f'(?m)^[^\r\n]{{{MAX_TEXT_LINE + 1}}}'
 
 
 class Part(NamedTuple):
@@ -2644,7 +2690,7 @@ def open_file(path: str) -> BinaryIO:
 
 
 def get_state(file: BinaryIO) -> tuple[int, int, int]:
-    """Return what changes with a file: its size, its time, and which it is."""
+    """Return what tells a version of a file: size, time, and which it is."""
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns, status.st_ino
 
@@ -2709,6 +2755,12 @@ class Attachment:
 
 def format_parameter(name: str, value: str) -> list[str]:
     """Write a parameter of a field, such as filename (RFC 2231).
+
+    Encoded-words may not stand in parameters (RFC 2047 section 5), so these
+    have a form of their own. A star behind the name says that the value is
+    encoded: it begins with the character set and two apostrophes (a language
+    may stand between them), and an octet that is no plain letter is % and two
+    hex digits. A long value is cut, and its pieces are numbered.
 
     Args:
         name: The parameter's name.
@@ -2891,7 +2943,7 @@ def make_body(text: str, attachments: Sequence[str], html: str | None) -> Part:
 
 def build_message(message_info: Mapping[str, Any], message_text: str,
                   attachments: Sequence[str] = (), html: str | None = None
-                  ) -> Message:
+                  ) -> Mail:
     """Write a message (RFC 5322).
 
     Args:
@@ -2939,7 +2991,7 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
         fold('MIME-Version', ['1.0']),
         body.fields]
     blind = [fold('Bcc', bcc.words)] if bcc.words else []
-    return Message(address, recipients, message_id, header, body.pieces,
+    return Mail(address, recipients, message_id, header, body.pieces,
                    own_header=[*blind, *header])
 
 
@@ -3125,7 +3177,7 @@ def find_recipients(values: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def read_message(file: BinaryIO, path: str, sender: str | None = None,
-                 recipients: Sequence[str] = ()) -> Message:
+                 recipients: Sequence[str] = ()) -> Mail:
     """Take a finished message, as from a mail program, to be sent as it is.
 
     Bcc is taken out, a missing Date or Message-ID is put in, and the line
@@ -3158,7 +3210,7 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
     header = [field for field in fields
               if get_name(field) not in ('bcc', 'resent-bcc')]
     body = StoredBody(path, file)
-    return Message(sender, recipients, message_id, header, [body],
+    return Mail(sender, recipients, message_id, header, [body],
                    needs_8bitmime=not body.is_ascii, own_header=fields)
 
 
@@ -3188,7 +3240,7 @@ def check_login(user: str, secret: str) -> None:
             raise SMTPConfigurationError(f'the {what} is not UTF-8.')
 
 
-def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
+def deliver(mail: Mail, password: str, *, server: str = SMTP_SERVER,
             port: int = SMTP_PORT, tls: str | None = None,
             ca_file: str | None = None, ehlo: str | None = None,
             timeout: float | None = None, family: int = 0, user: str = '',
@@ -3197,7 +3249,7 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
     """Send a message that is ready to be sent.
 
     Args:
-        message: From build_message or read_message.
+        mail: From build_message or read_message.
         password: The password of the user, or the token for XOAUTH2.
         server: A host name or an IP address.
         port: From 1 to 65535.
@@ -3229,7 +3281,7 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
     check_login(user, password)
     transcript = transcript or Transcript()
     transcript.protect(password)
-    transcript.begin('', open_socket)
+    transcript.begin('', open_socket)       # no stage: no connection yet
     context = make_tls_context(ca_file) if tls != 'none' else None
     sock = open_socket(server, port, family, timeout)
     connection = Connection(sock, transcript, timeout)
@@ -3243,11 +3295,13 @@ def deliver(message: Message, password: str, *, server: str = SMTP_SERVER,
                 start_tls(connection, context, server)
                 say_hello(connection, ehlo)
             if connection.encrypted and auth != 'none':
-                log_in(connection, user or message.sender, password, auth)
-            send_envelope(connection, message)
-            receipt = send_message(connection, message)
+                log_in(connection, user or mail.sender, password, auth)
+            send_envelope(connection, mail)
+            receipt = send_message(connection, mail)
         except (SMTPResponseException, SMTPNotSupportedError,
                 SMTPMessageError, SMTPConfigurationError, SMTPStopped):
+            # After all other errors there is nobody left to say goodbye to,
+            # or nobody to be trusted.
             say_goodbye(connection)
             raise
         say_goodbye(connection)
@@ -3278,8 +3332,8 @@ def smtp_send(password: str, message_info: Mapping[str, Any],
             may_have_been_sent is true, nobody can know; deliver() lists
             the kinds.
     """
-    message = build_message(message_info, message_text, attachments, html)
-    return deliver(message, password, **session)
+    mail = build_message(message_info, message_text, attachments, html)
+    return deliver(mail, password, **session)
 
 
 # ---------------------------------------------------------------------------
@@ -3556,7 +3610,7 @@ class Lesson(Transcript):
     # Drawing
 
     def progress(self, done: int, total: int) -> None:
-        """Show how many octets of a long message the server has taken."""
+        """Show how many octets of a long message the socket has taken."""
         now = time.monotonic()
         if self.meter is None or total < METER_FROM:
             return
@@ -3672,6 +3726,7 @@ class Talk:
         """
         connection = self._connection
         user = re.fullmatch('(?i:AUTH LOGIN) (.+)', line)
+        # The second one is for slips such as 'AUTHPLAIN secret'.
         secret = re.match(r'(?i)!?\s*AUTH\s+(?!LOGIN\b)\S+\s+(.+)', line) \
             or re.match(r'(?i)!?\s*\S*AUTH(?!\s).*\s(\S+)', line)
         if user:                        # base64 is done for them
@@ -3688,7 +3743,7 @@ class Talk:
         elif verb == 'EHLO' and reply.code == COMPLETED:
             self._lesson.offered(read_extensions(connection.heard))
         elif verb == 'STARTTLS' and reply.code == SERVICE_READY:
-            secure(connection, self._context, self._host)
+            connection.encrypt(self._context, self._host)
         elif verb == 'RCPT' and reply.code in YES_TO_RCPT:
             self.recipients += re.findall(r':\s*<?([^<>\s]*)', line)[:1]
         if verb in ('MAIL', 'RSET', 'EHLO') and reply.code == COMPLETED:
@@ -3762,9 +3817,9 @@ class Talk:
         except SMTPException:
             connection.close()
             raise
-        message = Message('', self.recipients)
+        mail = Mail('', self.recipients)
         try:
-            return send_final_dot(connection, ['.'], message).reply
+            return send_final_dot(connection, ['.'], mail).reply
         except SMTPResponseException as error:
             if error.reply.code == NOT_AVAILABLE:
                 raise
@@ -3878,8 +3933,9 @@ def make_parser() -> Parser:
            'to those whom it names; Bcc is taken out')
     option('recipients', nargs='*', metavar='ADDRESS',
            help='with --message: send it to these instead')
-    option('-i', action='store_true', help=argparse.SUPPRESS)   # what callers
-    option('-o', help=argparse.SUPPRESS)            # of sendmail say: -i, -oi
+    # Callers of sendmail say -i or -oi: taken, and ignored.
+    option('-i', action='store_true', help=argparse.SUPPRESS)
+    option('-o', help=argparse.SUPPRESS)
     option('--timezone', metavar='NAME', help='zone of the Date field')
     option('--timezones', action='store_true', help='list the names of zones')
     option = parser.add_argument_group('the server').add_argument
@@ -3998,14 +4054,14 @@ class Draft:
     Attributes:
         ending: What its file will be: 'txt', or 'eml' for a finished message.
         raw: What was typed or piped, as far as it has come; or None.
-        message: The message that was made of it, or None.
+        mail: The message that was made of it, or None.
     """
 
     def __init__(self) -> None:
         """Begin with nothing."""
         self.ending = 'txt'
         self.raw: BinaryIO | None = None
-        self.message: Message | None = None
+        self.mail: Mail | None = None
 
     def read_pipe(self, file: BinaryIO) -> BinaryIO:
         """Read standard input to its end.
@@ -4043,9 +4099,9 @@ class Draft:
         """Yield what can be kept, best first: a file's ending, and octets."""
         if self.raw is None or not self.raw.seek(0, os.SEEK_END):
             return
-        if self.message is not None:
-            yield 'eml', self.message._replace(
-                header=self.message.own_header).chunks()
+        if self.mail is not None:
+            yield 'eml', self.mail._replace(
+                header=self.mail.own_header).chunks()
         self.raw.seek(0)
         yield self.ending, iter(functools.partial(self.raw.read, BLOCK), b'')
 
@@ -4196,7 +4252,7 @@ def run_password_command(command: str) -> str:
 
 
 def take_secrets() -> dict[str, str]:
-    """Take the secrets out of the environment, where children see them."""
+    """Take secrets out of the environment, which other programs inherit."""
     return {name: os.environ.pop(name, '')
             for name in ('SMTP_PASSWORD', 'SMTP_ACCESS_TOKEN')}
 
@@ -4262,7 +4318,7 @@ def parse_recipients(options: argparse.Namespace) -> list[str]:
             for address in parse_addresses(field, *texts).addresses]
 
 
-def open_message(options: argparse.Namespace, draft: Draft) -> Message:
+def open_message(options: argparse.Namespace, draft: Draft) -> Mail:
     """Open the finished message of --message.
 
     Args:
@@ -4281,16 +4337,16 @@ def open_message(options: argparse.Namespace, draft: Draft) -> Message:
         file = open_file(options.message)
     sender = options.sender and check_sender(
         parse_addresses('From', options.sender))
-    message = read_message(
+    mail = read_message(
         file, 'standard input' if piped else options.message, sender,
         parse_recipients(options))
     if piped:
-        draft.message = message
-    return message
+        draft.mail = mail
+    return mail
 
 
 def write_message(options: argparse.Namespace, draft: Draft,
-                  piped: str | None) -> Message:
+                  piped: str | None) -> Mail:
     """Gather what makes a mail, and ask for the rest.
 
     Args:
@@ -4321,11 +4377,11 @@ def write_message(options: argparse.Namespace, draft: Draft,
     if piped is None:
         build('')                   # what is wrong is said before the typing
         piped = draft.type()
-    draft.message = build(piped)
-    return draft.message
+    draft.mail = build(piped)
+    return draft.mail
 
 
-def write_envelope(options: argparse.Namespace) -> Message:
+def write_envelope(options: argparse.Namespace) -> Mail:
     """Gather no more than what --quit-after needs.
 
     Raises:
@@ -4337,7 +4393,7 @@ def write_envelope(options: argparse.Namespace) -> Message:
         recipients = parse_recipients(options) or parse_addresses(
             'To', ask_line('To', '--to')).addresses
     senders = parse_addresses('From', options.sender or '').addresses
-    return Message((senders or [''])[0], drop_duplicates(recipients))
+    return Mail((senders or [''])[0], drop_duplicates(recipients))
 
 
 def check_files(options: argparse.Namespace) -> None:
@@ -4352,28 +4408,28 @@ def check_files(options: argparse.Namespace) -> None:
         open_file(path).close()
 
 
-def run_talk(options: argparse.Namespace, lesson: Lesson) -> None:
+def run_talk(options: argparse.Namespace, transcript: Lesson) -> None:
     """Open a connection for the user to talk on."""
-    lesson.echo = not is_terminal(sys.stdin)
+    transcript.echo = not is_terminal(sys.stdin)
     context = make_tls_context(options.ca_file)
     connection = Connection(
         open_socket(options.server, options.port, options.family,
-                    options.timeout), lesson, options.timeout)
+                    options.timeout), transcript, options.timeout)
     with contextlib.closing(connection):
         if (options.tls or choose_tls(options.port)) == 'implicit':
             connection.encrypt(context, options.server)
-        Talk(connection, lesson, context, options.server).talk()
+        Talk(connection, transcript, context, options.server).talk()
 
 
 def run(options: argparse.Namespace, given: Mapping[str, str], draft: Draft,
-        lesson: Lesson) -> None:
+        transcript: Lesson) -> None:
     """Do what the options ask for; the transcript has the verdict then.
 
     Args:
         options: From the command line.
         given: Secrets from the environment.
         draft: Keeps what is typed or piped.
-        lesson: Shows the session.
+        transcript: Shows the session.
 
     Raises:
         SMTPException: The message was not sent, or may have been.
@@ -4382,11 +4438,11 @@ def run(options: argparse.Namespace, given: Mapping[str, str], draft: Draft,
         print_all_timezones()
         return
     if options.talk:
-        run_talk(options, lesson)
+        run_talk(options, transcript)
         return
-    message = piped = None
+    mail = piped = None
     if options.message is not None:
-        message = open_message(options, draft)
+        mail = open_message(options, draft)
     else:
         if options.body in (None, '-') and not options.quit_after \
                 and not is_terminal(sys.stdin):
@@ -4394,21 +4450,21 @@ def run(options: argparse.Namespace, given: Mapping[str, str], draft: Draft,
         check_files(options)
         ask_sender(options)
     secret = find_secret(options, given)
-    if message is None and options.quit_after:
-        message = write_envelope(options)
-    elif message is None:
-        message = write_message(options, draft, piped)
-    warn_of_login(options.user, message.sender)
+    if mail is None and options.quit_after:
+        mail = write_envelope(options)
+    elif mail is None:
+        mail = write_message(options, draft, piped)
+    warn_of_login(options.user, mail.sender)
     if options.dry_run:
-        for chunk in message.chunks():
+        for chunk in mail.chunks():
             sys.stdout.buffer.write(chunk)
         sys.stdout.flush()
         return
     session = {name: getattr(options, name) for name in SESSION_OPTIONS}
-    deliver(message, secret, transcript=lesson, **session)
+    deliver(mail, secret, transcript=transcript, **session)
 
 
-def make_lesson(options: argparse.Namespace) -> Lesson:
+def make_transcript(options: argparse.Namespace) -> Lesson:
     """Make the transcript that the options ask for."""
     shown = options.verbose or options.explain or options.step or options.talk
     return Lesson(
@@ -4417,11 +4473,11 @@ def make_lesson(options: argparse.Namespace) -> Lesson:
         meter=sys.stderr if is_terminal(sys.stderr) else None)
 
 
-def write_diagram(path: str, lesson: Lesson) -> None:
+def write_diagram(path: str, transcript: Lesson) -> None:
     """Write the diagram; whatever comes of it, the mail is not affected."""
     try:
         with open(path, 'w', encoding='utf-8') as file:
-            file.write(lesson.diagram())
+            file.write(transcript.diagram())
     except OSError as error:
         say(f'smtp.py: note: the diagram could not be written to {path}: '
             f'{error.strerror}.', 'stderr')
@@ -4434,6 +4490,7 @@ def describe_failure(error: BaseException) -> tuple[str, int]:
             else 'Not sent'
         return f'{verdict}: {error}', error.exit_code
     if isinstance(error, KeyboardInterrupt):
+        # interrupt() puts the exit code there.
         return 'Not sent: interrupted.', (error.args or [EXIT_INTERRUPTED])[0]
     if isinstance(error, OSError):
         return f'Not sent: {error}', EXIT_TRY_LATER
@@ -4445,14 +4502,14 @@ def describe_failure(error: BaseException) -> tuple[str, int]:
 
 
 def conclude(failure: BaseException | None, options: argparse.Namespace,
-             draft: Draft, lesson: Lesson) -> int:
+             draft: Draft, transcript: Lesson) -> int:
     """Say what became of the message, and keep what was typed or piped.
 
     Args:
         failure: What ended the program early, or None.
         options: From the command line.
         draft: What there is to keep, if anything.
-        lesson: Has the verdict, if the final dot was sent.
+        transcript: Has the verdict, if the final dot was sent.
 
     Returns:
         The exit code.
@@ -4461,13 +4518,13 @@ def conclude(failure: BaseException | None, options: argparse.Namespace,
         say('', 'stderr')               # end the line that was interrupted
     # What came after the reply to the dot changes nothing: neither an
     # interrupt nor a bug.
-    if lesson.verdict and not isinstance(failure, SMTPException):
+    if transcript.verdict and not isinstance(failure, SMTPException):
         failure = None
-    if isinstance(lesson.verdict, SMTPDeliveryUnknown):
-        failure = lesson.verdict
+    if isinstance(transcript.verdict, SMTPDeliveryUnknown):
+        failure = transcript.verdict
     if failure is None:
-        if lesson.verdict:
-            say(str(lesson.verdict), 'stdout', 'stderr')
+        if transcript.verdict:
+            say(str(transcript.verdict), 'stdout', 'stderr')
         return EXIT_SENT
     told, exit_code = describe_failure(failure)
     kept = '' if options.dry_run else keep_draft(options, draft, failure)
@@ -4487,22 +4544,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     given = take_secrets()
+    # Enough for conclude(), should the options make no sense.
     options, draft = argparse.Namespace(dry_run=False, diagram=None), Draft()
-    lesson = Lesson()
+    transcript = Lesson()
     failure: BaseException | None = None
     try:
         options = parse_options(argv)
-        lesson = make_lesson(options)
-        run(options, given, draft, lesson)
+        transcript = make_transcript(options)
+        run(options, given, draft, transcript)
     except (Exception, KeyboardInterrupt) as error:
         failure = error
     try:
-        exit_code = conclude(failure, options, draft, lesson)
+        exit_code = conclude(failure, options, draft, transcript)
     except KeyboardInterrupt:           # the interrupt comes once only
-        exit_code = conclude(failure, options, draft, lesson)
+        exit_code = conclude(failure, options, draft, transcript)
     if options.diagram:
         with contextlib.suppress(KeyboardInterrupt):
-            write_diagram(options.diagram, lesson)
+            write_diagram(options.diagram, transcript)
     return exit_code
 
 

@@ -89,14 +89,14 @@ class Mail(NamedTuple):
 
 
 def compose(info: Dict[str, Any], text: str = 'Hello\n', **extras: Any
-            ) -> 'smtp.Message':
+            ) -> 'smtp.Mail':
     """Build a message from INFO and `info`; a value of None takes one away."""
     fields = {key: value for key, value in {**INFO, **info}.items()
               if value is not None}
     return smtp.build_message(fields, text, **extras)
 
 
-def octets_of(message: 'smtp.Message') -> bytes:
+def octets_of(message: 'smtp.Mail') -> bytes:
     """Return the octets of a message; its chunks must keep their promises."""
     chunks = list(message.chunks())
     for chunk in chunks:
