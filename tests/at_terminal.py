@@ -110,7 +110,7 @@ class Person:
             os.close(terminal)
 
     def interrupts(self) -> None:
-        """Press Ctrl-C; again, should it be lost between prompt and reading."""
+        """Press Ctrl-C; again, if it is lost between prompt and reading."""
         for _ in range(PATIENCE):
             self.child.sendintr()
             if not self.child.expect([pexpect.EOF, pexpect.TIMEOUT],

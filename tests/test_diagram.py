@@ -137,9 +137,9 @@ def parse_with_mermaid(tmp_path: pathlib.Path
     assert node and npm
     try:
         packed = subprocess.run(
-            [npm, 'pack', 'mermaid@11', '--loglevel=error', '--fetch-retries=0',
-             '--cache', str(tmp_path / 'cache')], cwd=tmp_path, timeout=25,
-            capture_output=True, text=True)
+            [npm, 'pack', 'mermaid@11', '--loglevel=error',
+             '--fetch-retries=0', '--cache', str(tmp_path / 'cache')],
+            cwd=tmp_path, timeout=25, capture_output=True, text=True)
     except subprocess.TimeoutExpired:
         need(False, 'npm does not get it in 25 seconds')
     need(packed.returncode == 0, f'npm says: {packed.stderr[-500:]}')

@@ -56,8 +56,9 @@ before = dict(globals())
 
 shown = open('transcript.txt', 'w', encoding='utf-8')
 receipt = smtp.smtp_send(
-    pathlib.Path('token').read_text(), {'From': 'alice@example.com',
-    'To': ['bob@example.org'], 'Bcc': 'hidden@example.net', 'Subject': 'Report'},
+    pathlib.Path('token').read_text(), {
+        'From': 'alice@example.com', 'To': ['bob@example.org'],
+        'Bcc': 'hidden@example.net', 'Subject': 'Report'},
     'See the attachment.', html='<p>See the <b>attachment</b>.</p>',
     attachments=['report.pdf'], auth='xoauth2',
     transcript=smtp.Transcript(shown), **session)
@@ -210,7 +211,8 @@ def test_errors(refusal: str, extras: Dict[str, Any], kind: type, code: int,
     assert (error.exit_code, error.may_have_been_sent) == (code, False)
     assert post.messages == []
     assert str(error) and PASSWORD not in str(error)
-    step, reply = practice_server.parse_refusal(refusal) if refusal else ('', '')
+    step, reply = practice_server.parse_refusal(refusal) \
+        if refusal else ('', '')
     if reply[:1] in ('4', '5'):
         assert (error.reply.code, error.reply.text) == (
             int(reply[:3]), reply[4:])

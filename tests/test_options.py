@@ -82,9 +82,9 @@ def test_help_knows_every_option_and_exit_code(call: Call) -> None:
     for option in (
             '-f --from -t --to -c --cc -b --bcc -s --subject --body --html -a '
             '--attach -H --header --message --timezone --timezones --server '
-            '-p --port --tls --ca-file --ehlo --timeout -4 -6 -u --user --auth '
-            '--password-command -v --verbose --explain --step -q --quit-after '
-            '-n --dry-run --talk --version -h --help').split():
+            '-p --port --tls --ca-file --ehlo --timeout -4 -6 -u --user '
+            '--auth --password-command -v --verbose --explain --step -q '
+            '--quit-after -n --dry-run --talk --version -h --help').split():
         assert re.search(rf'(?<![\w-]){option}(?![\w-])', text), option
     for code in (64, 65, 66, 67, 68, 69, 74, 75, 76, 77, 78, 130):
         assert str(code) in text
@@ -159,7 +159,8 @@ def test_two_values_are_missing(call: Call) -> None:
 
 @pytest.mark.parametrize('args, naming', [
     (['-t', 'nobody'], 'nobody'), (['-f', 'x@y@z'], 'x@y'),
-    (['-f', 'a@example.org, b@example.org'], 'From'), (['-t', ''], 'recipient'),
+    (['-f', 'a@example.org, b@example.org'], 'From'),
+    (['-t', ''], 'recipient'),
     (['-c', 'Bob <bob>'], 'Cc'), (['-b', 'bob@example..org'], 'Bcc'),
     (['-s', 'a\r\nBcc: eve@example.org'], 'Subject'),
     (['-s', 'a\udcffb'], 'Subject'), (['-t', 'b\udcff@example.org'], 'To'),

@@ -132,9 +132,9 @@ def test_standard_input_closed(start: Call) -> None:
     not_sent(done, done.code)
 
 
-def test_a_diagram_that_cannot_be_written(call: Call, session: List[str],
-                                          server: practice_server.PracticeServer
-                                          ) -> None:
+def test_a_diagram_that_cannot_be_written(
+        call: Call, session: List[str],
+        server: practice_server.PracticeServer) -> None:
     """The verdict is true all the same."""
     done = call(*MAIL, *session, '--diagram', 'no-such-folder/x',
                 password=SECRET)

@@ -1,4 +1,4 @@
-"""--step: nothing is sent before Enter, `?` explains, and `q` ends politely."""
+"""--step: nothing is sent before Enter, `?` explains, `q` ends politely."""
 
 import pathlib
 import re

@@ -1,7 +1,7 @@
 """--talk: a person types the session; base64 and TLS are done for them.
 
-Somebody (`at_terminal`) sits at a pseudo-terminal, with a server behind it that
-knows what it has to hear (`scripted`), or a real one (`practice_server`).
+Somebody (`at_terminal`) sits at a pseudo-terminal, with a server behind it
+that knows what it has to hear (`scripted`), or a real one (`practice_server`).
 """
 
 import base64

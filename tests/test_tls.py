@@ -205,7 +205,8 @@ def test_certificate_of_hostile_words(
 
 @pytest.mark.parametrize('server, names', [
     ('localhost', ['localhost']), ('LocalHost', ['localhost']),
-    ('127.0.0.1', ['127.0.0.1']), ('localhost', ['other.example', 'localhost']),
+    ('127.0.0.1', ['127.0.0.1']),
+    ('localhost', ['other.example', 'localhost']),
 ])
 @pytest.mark.parametrize('version', [ssl.TLSVersion.TLSv1_2,
                                      ssl.TLSVersion.TLSv1_3])

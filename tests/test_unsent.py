@@ -215,8 +215,9 @@ def test_text_that_is_no_utf8(post: Post, folder: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize('message', [
-    b'nonsense', b'Gr\xfc\xdfe,\r\rno header\n', FINISHED.replace(b'To:', b'-:')
-    .replace(b'Cc:', b'-C:').replace(b'Bcc:', b'-B:'),
+    b'nonsense', b'Gr\xfc\xdfe,\r\rno header\n',
+    FINISHED.replace(b'To:', b'-:').replace(b'Cc:', b'-C:').replace(
+        b'Bcc:', b'-B:'),
     FINISHED.replace(b'bob@example.org', b'bob@'),
     FINISHED + b'x' * 999, FINISHED + b'\0\r',
 ], ids=['nonsense', 'text', 'nobody', 'address', 'line', 'NUL'])
@@ -233,7 +234,7 @@ def test_message_that_is_none(message: bytes, post: Post,
 
 def test_options_in_the_command(post: Post, folder: pathlib.Path,
                                 tmp_path: pathlib.Path) -> None:
-    """Whatever leads to the server and into it is there, quoted for a shell."""
+    """What leads to the server and into it is there, quoted for a shell."""
     post.refuse('mailbox-full')
     odd = tmp_path / "it's $HOME & \"more\""
     odd.mkdir()

@@ -51,7 +51,8 @@ def test_piped_text_is_kept_and_can_be_sent(
     """The last line of the error is the command that sends it."""
     server.refusals['rcpt'] = '451 4.7.1 Greylisting in action'
     args = ['-f', 'Alice <alice@example.com>', '-t', 'bob@example.org',
-            '-c', 'Ö <o@example.org>', '-b', 'carol@example.org', '-s', 'Grüße']
+            '-c', 'Ö <o@example.org>', '-b', 'carol@example.org',
+            '-s', 'Grüße']
     done = call(*args, *session, input='.\nHällo\n'.encode(), password=SECRET)
     not_sent(done, 75, '451 4.7.1')
     path = kept_by(done)

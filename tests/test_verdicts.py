@@ -14,8 +14,9 @@ import reading
 from calling import MAIL, SECRET, Call, not_sent
 
 
-def test_the_verdict_of_success(call: Call, session: List[str],
-                                server: practice_server.PracticeServer) -> None:
+def test_the_verdict_of_success(
+        call: Call, session: List[str],
+        server: practice_server.PracticeServer) -> None:
     """One line on standard output, and nothing else anywhere."""
     done = call(*MAIL, *session, password=SECRET)
     assert (done.code, done.errors) == (0, '')
