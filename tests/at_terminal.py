@@ -157,8 +157,9 @@ def sit(clean_environment: Dict[str, str], tmp_path: pathlib.Path
         ) -> Iterator[Sit]:
     """A function that sits somebody at a terminal with smtp.py.
 
-    Its keywords: `pipe`, what a shell does with the output; `columns`, of the
-    terminal; and variables of the environment.
+    Its keywords: `pipe`, what a shell does with the output, while it shows
+    the exit code on the terminal; `columns`, of the terminal; and variables
+    of the environment.
     """
     people: List[Person] = []
     folder = tmp_path / 'folder'
@@ -168,7 +169,8 @@ def sit(clean_environment: Dict[str, str], tmp_path: pathlib.Path
             **environment: str) -> Person:
         command = [sys.executable, str(conftest.PROGRAM), *arguments]
         if pipe:
-            command = ['/bin/sh', '-c', shlex.join(command) + pipe]
+            command = ['/bin/sh', '-c', f'{{ {shlex.join(command)}; '
+                       f'echo "exit code $?" >/dev/tty; }}{pipe}']
         people.append(Person(
             command, {**clean_environment, 'TERM': 'dumb', **environment},
             folder, columns))

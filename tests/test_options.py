@@ -127,6 +127,11 @@ def test_a_zone_that_is_none(call: Call, name: str) -> None:
     (['--ehlo', 'a\r\nQUIT'], '--ehlo'), (['--ehlo', '192.0.2.7]'], '--ehlo'),
     (['-H', 'no colon'], '--header'), (['-H', 'Bcc: e@example.org'], 'Bcc'),
     (['-H', 'To: e@example.org'], 'To'), (['-H', 'subject: x'], 'subject'),
+    (['-H', 'Content-Type: text/html'], 'Content-Type'),
+    (['-H', 'content-transfer-encoding: 8bit'], 'content-transfer-encoding'),
+    (['-H', 'Content-Disposition: inline'], 'Content-Disposition'),
+    (['-H', 'MIME-Version: 2'], 'MIME-Version'),
+    (['-H', 'Message-Id: <x@y>'], 'Message-Id'),
     (['-H', ''], '--header'), (['-q', 'never'], '--quit-after')],
     ids=lambda value: str(value)[:30])
 def test_usage_errors(call: Call, args: List[str], naming: str) -> None:
@@ -166,8 +171,6 @@ def test_two_values_are_missing(call: Call) -> None:
     (['-s', 'a\udcffb'], 'Subject'), (['-t', 'b\udcff@example.org'], 'To'),
     (['--body', 'a\udcff'], 'UTF-8'), (['-H', 'X-A: a\nb'], 'X-A'),
     (['-H', 'Bad Name: x'], 'Bad Name'), (['-H', ': x'], ''),
-    (['-H', 'Content-Type: text/html'], 'Content-Type'),
-    (['-H', 'MIME-Version: 2'], ''), (['-H', 'Message-Id: <x@y>'], ''),
     (['-H', 'Reply-To: nobody'], 'Reply-To')], ids=lambda value: ascii(value))
 def test_messages_that_cannot_be_sent(call: Call, args: List[str], naming: str
                                       ) -> None:
@@ -176,10 +179,7 @@ def test_messages_that_cannot_be_sent(call: Call, args: List[str], naming: str
     if args[0] in rest:
         place = rest.index(args[0])
         del rest[place:place + 2]
-    done = call('-n', '--body', 'x', *rest, *args)
-    if done.code == 64 and args[0] == '-H':     # told apart by the parser
-        done = done._replace(code=65)
-    not_sent(done, 65, naming)
+    not_sent(call('-n', '--body', 'x', *rest, *args), 65, naming)
 
 
 @pytest.mark.parametrize('args', [
