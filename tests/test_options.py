@@ -45,6 +45,15 @@ def test_the_message_from_options(call: Call, tmp_path: pathlib.Path) -> None:
     assert reading.fields(done.output, 'Date')[0].endswith(' +0530')
 
 
+def test_fields_about_the_content(call: Call) -> None:
+    """Two of the fields that begin with Content- are the user's own."""
+    done = call('-n', *MAIL, '-H', 'Content-Language: de', '-H',
+                'Content-Description: Menu')
+    assert (done.code, done.errors) == (0, '')
+    assert reading.fields(done.output, 'Content-Language') == ['de']
+    assert reading.fields(done.output, 'Content-Description') == ['Menu']
+
+
 def test_dry_run_is_what_is_sent(
         call: Call, session: List[str], tmp_path: pathlib.Path,
         server: practice_server.PracticeServer, monkeypatch: pytest.MonkeyPatch
@@ -139,6 +148,17 @@ def test_usage_errors(call: Call, args: List[str], naming: str) -> None:
     not_sent(call('-n', *MAIL, *args), 64, naming, '--help')
 
 
+@pytest.mark.parametrize('args', [
+    ['-p', 'hunter2'], ['-phunter2'], ['--port', 'hunter2'],
+    ['--port=hunter2'], ['--password', 'hunter2'], ['--password=hunter2']],
+    ids=' '.join)
+def test_a_password_among_the_options(call: Call, args: List[str]) -> None:
+    """Other programs take it so; here it is an error, and not repeated."""
+    done = call(*MAIL, *args)
+    not_sent(done, 64)
+    assert 'hunter2' not in done.errors
+
+
 @pytest.mark.parametrize('missing, option', [
     ('-f', '--from'), ('-t', '--to'), ('-s', '--subject')])
 def test_a_missing_value_without_a_terminal(call: Call, missing: str,
@@ -165,6 +185,7 @@ def test_two_values_are_missing(call: Call) -> None:
 @pytest.mark.parametrize('args, naming', [
     (['-t', 'nobody'], 'nobody'), (['-f', 'x@y@z'], 'x@y'),
     (['-f', 'a@example.org, b@example.org'], 'From'),
+    (['-f', ','], 'From'), (['-f', 'G:;'], 'From'),
     (['-t', ''], 'recipient'),
     (['-c', 'Bob <bob>'], 'Cc'), (['-b', 'bob@example..org'], 'Bcc'),
     (['-s', 'a\r\nBcc: eve@example.org'], 'Subject'),

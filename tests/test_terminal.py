@@ -17,7 +17,7 @@ import practice_server
 import pytest
 import reading
 from at_terminal import PATIENCE, Person
-from practice_server import PASSWORD, USER, PracticeServer
+from practice_server import PASSWORD, TOKEN, USER, PracticeServer
 
 pytestmark = at_terminal.NEEDED
 
@@ -117,6 +117,18 @@ def test_the_password_is_asked_on_the_terminal_behind_a_pipe(
     assert reading.read(server.messages[0].content).text == \
         'from the pipe\r\n.\r\n'
     assert PASSWORD not in someone.seen
+
+
+def test_a_token_is_asked_for_by_its_name(
+        person: Start, server: PracticeServer) -> None:
+    """Whoever chose XOAUTH2 has no password to give."""
+    someone = person('--auth', 'xoauth2', *GIVEN['From'], *GIVEN['To'],
+                     *GIVEN['Subject'], *GIVEN['Text'])
+    someone.types_hidden(TOKEN, 'Access token')
+    assert someone.ends() == 0, someone.seen
+    assert len(server.messages) == 1
+    assert 'Password' not in someone.seen
+    assert TOKEN not in someone.seen
 
 
 def test_nothing_else_is_asked_behind_a_pipe(person: Start

@@ -26,6 +26,8 @@ from keeping import (
 )
 from posting import ALICE, BOB, CAROL, HIDDEN, PASSWORD, TOKEN, Post, call
 
+import smtp
+
 pytestmark = POSIX
 
 
@@ -171,6 +173,26 @@ def test_passed_on(post: Post, folder: pathlib.Path) -> None:
     done = call(*post.options, '--message', '-', input=message, cwd=folder)
     assert_sends(done.errors, folder, post,
                  ['front@example.org', 'list@example.net'])
+
+
+def test_passed_on_twice(post: Post, folder: pathlib.Path) -> None:
+    """Only the uppermost block counts, in what is kept as well."""
+    post.refuse('mailbox-full')
+    message = (b'Resent-From: alice@example.com\r\n'
+               b'Resent-To: front@example.org\r\n'
+               b'Resent-Bcc: top@example.net\r\n'
+               b'Resent-From: team@example.com\r\n'
+               b'Resent-To: desk@example.org\r\n'
+               b'Resent-Bcc: secret@example.net\r\n' + FINISHED)
+    done = call(*post.options, '-v', '--message', '-', input=message,
+                cwd=folder)
+    asked = re.findall('(?m)^C: (?:MAIL FROM|RCPT TO):<(.*?)>', done.errors)
+    assert asked == [ALICE, 'front@example.org', 'top@example.net']
+    path = kept(folder)
+    with open(path, 'rb') as file:
+        again = smtp.read_message(file, str(path))
+    assert [again.sender, *again.recipients] == asked
+    assert_sends(done.errors, folder, post, asked[1:])
 
 
 def test_finished_message_without_date(post: Post, folder: pathlib.Path
