@@ -105,7 +105,7 @@ class Person:
         terminal = os.open(os.readlink(f'{process}/fd/0'),
                            os.O_RDWR | os.O_NOCTTY)
         try:
-            wait_until(lambda: not unread(terminal) and _waits(process))
+            wait_until(lambda: not unread(terminal) and waits(process))
         finally:
             os.close(terminal)
 
@@ -126,7 +126,7 @@ class Person:
         return status
 
 
-def _waits(process: str) -> bool:
+def waits(process: str) -> bool:
     """Tell whether a process does nothing but wait."""
     with open(f'{process}/stat', encoding='utf-8') as file:
         return file.read().rpartition(')')[2].split()[0] == 'S'

@@ -5,12 +5,18 @@ import json
 import os
 import pathlib
 import re
+import select
 import shutil
+import signal
 import subprocess
+import sys
 import tarfile
 from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
+from at_terminal import PATIENCE, wait_until, waits
+from calling import POSIX
+from posting import PASSWORD, PROGRAM, Post
 from sessions import (
     GREETING,
     LETTER,
@@ -95,6 +101,31 @@ def test_diagram_that_cannot_be_written(play: Play, tmp_path: pathlib.Path
     assert re.fullmatch(
         rf'smtp\.py: note: .*diagram.* {re.escape(str(path))}: .*\n',
         done.stderr)
+
+
+@POSIX
+@pytest.mark.skipif(not os.path.exists('/proc/self/stat'), reason='no /proc')
+def test_diagram_that_nobody_reads(post: Post, tmp_path: pathlib.Path,
+                                   clean_environment: Dict[str, str]) -> None:
+    """A FIFO waits for a reader; the verdict does not, and Ctrl-C ends it."""
+    os.mkfifo(tmp_path / 'fifo')
+    process = subprocess.Popen(
+        [sys.executable, str(PROGRAM), *post.options, *LETTER,
+         '--diagram', 'fifo'], stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
+        env={**clean_environment, 'SMTP_PASSWORD': PASSWORD})
+    try:
+        assert select.select([process.stdout], [], [], PATIENCE)[0]
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b'Sent to bob@')
+        wait_until(lambda: waits(f'/proc/{process.pid}'))
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, output, errors) == (0, b'', b'')
+    post.only()
 
 
 NODE = """
