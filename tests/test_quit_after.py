@@ -101,7 +101,7 @@ def test_quit_after_rcpt_says_who_was_refused(play: Play) -> None:
 @pytest.mark.parametrize('offered', [True, False])
 def test_quit_after_rcpt_with_letters_beyond_ascii(offered: bool, play: Play
                                                    ) -> None:
-    """Their address asks for SMTPUTF8, without a message as well."""
+    """Such an address asks for SMTPUTF8, even where there is no message."""
     session = GREETING + ehlo(*['SMTPUTF8'] * offered)
     if offered:
         session += ('C: MAIL FROM:<alice@example.com> SMTPUTF8\n'

@@ -147,7 +147,7 @@ def test_text_that_looks_like_a_login(play: Play) -> None:
 
 
 def test_meter_whose_terminal_vanishes() -> None:
-    """How far a message has gone is of less weight than that it goes."""
+    """Nobody sees how far the message has gone; it goes on all the same."""
     class Vanished(io.StringIO):
         """A terminal that was closed."""
 
@@ -228,7 +228,7 @@ def test_secret_over_two_lines_of_a_reply(first: str, second: str, play: Play
 
 
 def test_secret_in_another_character_set(play: Play) -> None:
-    """A server may say it back in Latin-1; in UTF-8 it is no secret less."""
+    """A server may say it back in Latin-1 as well as in UTF-8."""
     reply = (r'S: 535-5.7.8 p\xe4sswort-9 is wrong' '\n'
              'S: 535 5.7.8 pässwort-9 is wrong')
     done, _ = play(
