@@ -105,12 +105,12 @@ class Person:
         terminal = os.open(os.readlink(f'{process}/fd/0'),
                            os.O_RDWR | os.O_NOCTTY)
         try:
-            wait_until(lambda: not unread(terminal) and _waits(process))
+            wait_until(lambda: not unread(terminal) and waits(process))
         finally:
             os.close(terminal)
 
     def interrupts(self) -> None:
-        """Press Ctrl-C; again, should it be lost between prompt and reading."""
+        """Press Ctrl-C; again, if it is lost between prompt and reading."""
         for _ in range(PATIENCE):
             self.child.sendintr()
             if not self.child.expect([pexpect.EOF, pexpect.TIMEOUT],
@@ -126,7 +126,7 @@ class Person:
         return status
 
 
-def _waits(process: str) -> bool:
+def waits(process: str) -> bool:
     """Tell whether a process does nothing but wait."""
     with open(f'{process}/stat', encoding='utf-8') as file:
         return file.read().rpartition(')')[2].split()[0] == 'S'
@@ -157,8 +157,9 @@ def sit(clean_environment: Dict[str, str], tmp_path: pathlib.Path
         ) -> Iterator[Sit]:
     """A function that sits somebody at a terminal with smtp.py.
 
-    Its keywords: `pipe`, what a shell does with the output; `columns`, of the
-    terminal; and variables of the environment.
+    Its keywords: `pipe`, what a shell does with the output, while it shows
+    the exit code on the terminal; `columns`, of the terminal; and variables
+    of the environment.
     """
     people: List[Person] = []
     folder = tmp_path / 'folder'
@@ -168,7 +169,8 @@ def sit(clean_environment: Dict[str, str], tmp_path: pathlib.Path
             **environment: str) -> Person:
         command = [sys.executable, str(conftest.PROGRAM), *arguments]
         if pipe:
-            command = ['/bin/sh', '-c', shlex.join(command) + pipe]
+            command = ['/bin/sh', '-c', f'{{ {shlex.join(command)}; '
+                       f'echo "exit code $?" >/dev/tty; }}{pipe}']
         people.append(Person(
             command, {**clean_environment, 'TERM': 'dumb', **environment},
             folder, columns))

@@ -1,8 +1,8 @@
-"""Fixtures that every test may ask for: certificates, and smtp.py as a process.
+"""Fixtures for every test: certificates, and smtp.py as a process.
 
 Each kind of server lives in a module of its own (`scripted`, `hostile`,
-`practice_server`, ...), and most take their certificate from the authority below,
-which exists in memory for one run of the tests.
+`practice_server`, ...), and most take their certificate from the authority
+below, which exists in memory for one run of the tests.
 """
 
 import os

@@ -178,7 +178,7 @@ def bare_cr(server: Hostile, wire: Wire, right: bytes) -> None:
 
 def wording(text: bytes, code: bytes = b'',
             ) -> Callable[[Hostile, Wire, bytes], None]:
-    """Make a fault that gives the right reply, or a refusal, in these words."""
+    """Make a fault that gives the right reply or a refusal in these words."""
     def say(server: Hostile, wire: Wire, right: bytes) -> None:
         refused = REFUSED.get(server.step, b'554 5.5.0')[:9]
         if code:

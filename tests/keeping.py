@@ -1,7 +1,8 @@
 """Unsent text: what is sent in vain here, and what has to be left of it.
 
 The last line that smtp.py prints is a command. Here a shell runs it, as it
-stands there, and then it counts who has got the message: the same people, once.
+stands there, and then it counts who has got the message: the same people,
+once.
 """
 
 import os
@@ -37,7 +38,8 @@ def mail(post: Post, *options: str) -> List[str]:
     """Return the options for a mail to four people."""
     return [*post.options, '--from', f'Alice Ünal <{ALICE}>', '--to',
             f'"Bob, B." <{BOB}>', '--cc', CAROL, '--bcc',
-            f'{HIDDEN}, Desk <desk@example.net>', '--subject', 'Grüße', *options]
+            f'{HIDDEN}, Desk <desk@example.net>', '--subject', 'Grüße',
+            *options]
 
 
 def kept(folder: pathlib.Path) -> pathlib.Path:

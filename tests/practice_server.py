@@ -1,4 +1,4 @@
-"""The server of practice.py: aiosmtpd in the words of Office 365, and refusals.
+"""The server of practice.py: aiosmtpd worded as Office 365, and refusals.
 
 `with PracticeServer(refusals=['greylisted']) as server: ...` runs it on a free
 port of this computer, for a practice run and for the tests.

@@ -132,7 +132,7 @@ def load(path: pathlib.Path) -> Dialogue:
 
 
 def parse(text: str, name: str = 'dialogue') -> Dialogue:
-    """Read a dialogue; raise ValueError for a line that is none of its kinds."""
+    """Read a dialogue; raise ValueError for a line that is of no kind."""
     purpose: List[str] = []
     settings: Dict[str, List[str]] = {}
     events: List[Event] = []

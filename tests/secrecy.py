@@ -1,4 +1,4 @@
-"""Secrets in the tests: how they are handed over, and looked for everywhere."""
+"""Secrets in the tests: how they are handed over and looked for everywhere."""
 
 import base64
 import re

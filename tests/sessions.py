@@ -1,9 +1,9 @@
 r"""Sessions put together from their parts, for the scripted server.
 
-`GREETING`, `EHLO`, `TLS` and so on are pieces of a dialogue as `scripted` plays
-it: SESSION is a whole one, EXPLAINED the same with one command at a time. The
-fixture `play` lets smtp.py hold such a session. By hand, at a terminal, the
-session is a little shorter; those pieces are in at_terminal.py.
+`GREETING`, `EHLO`, `TLS` and so on are pieces of a dialogue as `scripted`
+plays it: SESSION is a whole one, EXPLAINED the same with one command at a
+time. The fixture `play` lets smtp.py hold such a session. By hand, at a
+terminal, the session is a little shorter; those pieces are in at_terminal.py.
 """
 
 import base64

@@ -243,8 +243,10 @@ REFUSED = [
     ('bob@' + '.'.join(['ä' * 10] * 20), 'ä'),
 
     # local parts
-    ('"a\tb"@example.org', '@example.org'), ('a\x01b@example.org', '@example.org'),
-    ('"a\x7fb"@example.org', '@example.org'), ('"a\x1bb"@example.org', '@example.org'),
+    ('"a\tb"@example.org', '@example.org'),
+    ('a\x01b@example.org', '@example.org'),
+    ('"a\x7fb"@example.org', '@example.org'),
+    ('"a\x1bb"@example.org', '@example.org'),
 
     # what many readers would decode, and then see another address
     ('=?utf-8?q?eve=40example.com?=@example.org', 'eve'),
@@ -291,8 +293,8 @@ def test_line_ends_of_others_in_an_address(text: str) -> None:
         smtp.parse_addresses('To', text)
 
 
-@pytest.mark.parametrize('evil', ['\r', '\n', '\0', '\r\n', '\udc80', '\ud800'],
-                         ids=ascii)
+@pytest.mark.parametrize('evil', [
+    '\r', '\n', '\0', '\r\n', '\udc80', '\ud800'], ids=ascii)
 def test_evil_characters_everywhere(evil: str) -> None:
     """At each position of a list of all kinds of addresses."""
     text = 'Ann (x) "y" <bob@[192.0.2.7]>, F: "a b"@example.org;'

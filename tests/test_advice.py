@@ -23,6 +23,7 @@ from sessions import (
     LOGIN,
     MESSAGE,
     OPENING,
+    QUIT,
     SESSION,
     TLS,
     Done,
@@ -72,6 +73,17 @@ REFUSALS = {**practice_server.REFUSALS, **{
     'blocked using zen.spamhaus.org',
     'blocklist-numbers': 'rcpt=554 5.7.1 Service unavailable; Client host '
     '[95.2.2.17] blocked using zen.spamhaus.org',
+    'postfix-no-sender': 'rcpt=550 5.1.1 <alice@example.com>: Sender address '
+    'rejected: User unknown in local recipient table',
+    'postfix-no-name': 'rcpt=504 5.5.2 <client>: Helo command rejected: need '
+    'fully-qualified hostname',
+    'too-many-people': 'rcpt=452 4.5.3 Too many recipients',
+    'no-such-login': 'auth=535 5.7.8 Error: authentication failed: no such '
+    'user',
+    'daily-people': "mail=550 5.1.90 Your message can't be sent because "
+    "you've reached your daily limit for message recipients",
+    'link-in-the-text': 'message=554 5.7.1 Service unavailable; Unverified '
+    'link [example.net] blocked using dbl.spamhaus.org',
     'gmail-content': 'message=552-5.7.0 This message was blocked because its '
     r'content presents a potential\n552 5.7.0 security issue.',
 }}
@@ -115,6 +127,12 @@ REFUSALS = {**practice_server.REFUSALS, **{
     ('user-at-relay', {YOU}, '(?i)typ(o|ing)|spell'),
     ('blocklist', {ADMINISTRATOR}, 'list'),
     ('blocklist-numbers', {ADMINISTRATOR}, 'list'),
+    ('postfix-no-sender', {YOU}, '--from'),
+    ('postfix-no-name', {YOU}, '--ehlo'),
+    ('too-many-people', {YOU}, 'fewer people'),
+    ('no-such-login', {YOU}, '-u.*password'),
+    ('daily-people', {WAIT}, 'day'),
+    ('link-in-the-text', {YOU}, 'something in the text'),
     # Office 365 keeps a copy of what is sent: it is one's own mailbox that
     # is full, says Microsoft of this sentence.
     ('mailbox-full', {YOU}, '(?i)your (own )?mailbox|sent items'),
@@ -129,7 +147,9 @@ def test_advice(name: str, turns: Set[str], action: str, play: Play) -> None:
 
 @pytest.mark.parametrize('name, nonsense', [
     ('gmail-too-often', 'spam'), ('gmail-content', 'too large|attachments'),
-    ('mailbox-full', 'of the recipient'), ('user-at-relay', '587')])
+    ('mailbox-full', 'of the recipient'), ('user-at-relay', '587'),
+    ('postfix-no-sender', 'typing'), ('no-such-login', 'typing'),
+    ('link-in-the-text', 'network')])
 def test_advice_that_would_mislead(name: str, nonsense: str, play: Play
                                    ) -> None:
     """A sentence that only looks like another one gets no wrong advice."""
@@ -152,7 +172,8 @@ def refuse(name: str, play: Play) -> Tuple[Done, str]:
     begins = up_to[step.partition(':')[0]]
     if step == 'auth' and reply.startswith('53'):
         begins += 'S: 334 UGFzc3dvcmQ6\nC: ********\n'
-    elif reply.startswith('504'):       # then the older form is tried
+    elif step == 'auth' and reply.startswith('504'):
+        # then the older form is tried
         begins += f'S: {reply}\nC: AUTH LOGIN\n'
     said = ''.join(f'S: {line}\n' for line in reply.split('\r\n'))
     if step == 'mail':
@@ -170,6 +191,15 @@ def test_sentences_of_the_practice_server_have_advice() -> None:
     marks = test_advice.pytestmark  # type: ignore[attr-defined]
     tested = {row[0] for mark in marks for row in mark.args[1]}
     assert set(practice_server.REFUSALS) - tested == set()
+
+
+def test_login_that_wants_more(play: Play) -> None:
+    """A 334 where the login should end: one that smtp.py does not know."""
+    more = LOGIN.replace('S: 235 2.7.0 Welcome', 'S: 334 Y29kZTo=\nC: *\n'
+                         'S: 501 5.7.0 Given up')
+    done, _ = play(OPENING + more + QUIT, *LETTER, password='open sesame')
+    assert done.returncode == 77
+    check_advice(done.stderr, {YOU}, 'another --auth')
 
 
 def test_long_diagnostics_are_folded(play: Play) -> None:

@@ -109,6 +109,12 @@ def test_families(call: Call, monkeypatch: pytest.MonkeyPatch, option: str,
     assert asked == [('smtp.office365.com', 587, family)]
 
 
+def test_an_address_of_the_other_family(call: Call) -> None:
+    """-6 and an IPv4 address: the error says what is missing."""
+    not_sent(call(*MAIL, '--server', '127.0.0.1', '-6', password=SECRET),
+             68, '127.0.0.1', 'IPv6')
+
+
 @pytest.mark.parametrize('name, said', [
     ('host.example.com', 'host.example.com'), ('my_host.example.com', None),
     ('host', None), ('localhost', None), ('', None), ('a..b', None),

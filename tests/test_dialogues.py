@@ -196,7 +196,8 @@ ENVELOPE = b'MAIL FROM:<alice@example.com> SIZE=4\r\nDATA\r\n'
     ([b'EHLO a.example\r\n', b'NOOP\r\n'], 'C: NOOP'),
     ([b'EHLO a.example\r\n', b'MAIL FR'], "hangs up after b'MAIL FR'"),
     ([b'EHLO a.example\r\n', ENVELOPE, b'Hi\r\n'], 'hangs up'),
-    ([b'EHLO a.example\r\n', ENVELOPE, b'Hi\r\n.\r\n', b'QUIT\r\n'], 'C: QUIT'),
+    ([b'EHLO a.example\r\n', ENVELOPE, b'Hi\r\n.\r\n', b'QUIT\r\n'],
+     'C: QUIT'),
     ([], 'hangs up'),
 ])
 def test_scripted_server_notices(said: 'list[bytes]', wanted: 'str | None',

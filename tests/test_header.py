@@ -1,4 +1,4 @@
-"""The header of a message: dates, recipients, own fields, subjects, folding."""
+"""The header of a message: dates, people, own fields, subjects, folding."""
 
 import binascii
 import datetime
@@ -182,7 +182,8 @@ def test_subject_octets() -> None:
             ('Lunch at 12:00, OK?', 'Lunch at 12:00, OK?'),
             ('Übermorgen', '=?utf-8?q?=C3=9Cbermorgen?='),
             ('Re: Übermorgen um 12', 'Re: =?utf-8?q?=C3=9Cbermorgen?= um 12'),
-            ('a für Alice und ö b', 'a =?utf-8?q?f=C3=BCr_Alice_und_=C3=B6?= b'),
+            ('a für Alice und ö b',
+             'a =?utf-8?q?f=C3=BCr_Alice_und_=C3=B6?= b'),
             ('你好', '=?utf-8?b?5L2g5aW9?=')]:
         assert fields(composed({'Subject': subject}), 'Subject') == [value]
 

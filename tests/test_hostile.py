@@ -341,7 +341,8 @@ def check(cell: Cell, outcome: Outcome) -> None:
 
 def check_verdict(server: hostile.Hostile, done: Any) -> None:
     """There is one verdict, and the server does not contradict it."""
-    found = [start for start in VERDICTS for output in (done.stdout, done.stderr)
+    found = [start for start in VERDICTS
+             for output in (done.stdout, done.stderr)
              for _ in re.findall('^' + re.escape(start), output, re.MULTILINE)]
     assert len(found) == 1, done.stdout + done.stderr
     verdict = found[0]

@@ -11,6 +11,7 @@ import os
 import pathlib
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -20,6 +21,7 @@ from typing import Any, Dict, List, Tuple
 
 import practice_server
 import pytest
+import scripted
 from posting import (
     ALICE,
     BOB,
@@ -31,6 +33,7 @@ from posting import (
     Post,
     call,
 )
+from sessions import OPENING, QUIT
 
 import smtp
 
@@ -56,8 +59,9 @@ before = dict(globals())
 
 shown = open('transcript.txt', 'w', encoding='utf-8')
 receipt = smtp.smtp_send(
-    pathlib.Path('token').read_text(), {'From': 'alice@example.com',
-    'To': ['bob@example.org'], 'Bcc': 'hidden@example.net', 'Subject': 'Report'},
+    pathlib.Path('token').read_text(), {
+        'From': 'alice@example.com', 'To': ['bob@example.org'],
+        'Bcc': 'hidden@example.net', 'Subject': 'Report'},
     'See the attachment.', html='<p>See the <b>attachment</b>.</p>',
     attachments=['report.pdf'], auth='xoauth2',
     transcript=smtp.Transcript(shown), **session)
@@ -210,7 +214,8 @@ def test_errors(refusal: str, extras: Dict[str, Any], kind: type, code: int,
     assert (error.exit_code, error.may_have_been_sent) == (code, False)
     assert post.messages == []
     assert str(error) and PASSWORD not in str(error)
-    step, reply = practice_server.parse_refusal(refusal) if refusal else ('', '')
+    step, reply = practice_server.parse_refusal(refusal) \
+        if refusal else ('', '')
     if reply[:1] in ('4', '5'):
         assert (error.reply.code, error.reply.text) == (
             int(reply[:3]), reply[4:])
@@ -254,6 +259,19 @@ def test_unknown_option(post: Post) -> None:
     with pytest.raises(TypeError):
         smtp.smtp_send(PASSWORD, INFO, TEXT, sever='localhost', **post.session)
     assert post.messages == []
+
+
+def test_mechanism_that_only_the_server_knows(
+        ca_file: str, server_context: ssl.SSLContext) -> None:
+    """A documented error, before anything of the secret is said."""
+    session = OPENING.replace('LOGIN PLAIN XOAUTH2', 'CRAM-MD5') + QUIT
+    with scripted.playing(session, server_context) as player:
+        with pytest.raises(smtp.SMTPNotSupportedError, match='CRAM-MD5'):
+            smtp.deliver(
+                smtp.build_message(INFO, TEXT), PASSWORD, server='localhost',
+                port=player.port, family=socket.AF_INET, ca_file=ca_file,
+                ehlo='client.example.com', auth='cram-md5', timeout=5)
+    assert not player.mismatch, player.difference()
 
 
 class Eavesdropper(threading.Thread):

@@ -151,7 +151,7 @@ def test_only_blind_copies(pinned: None) -> None:
 
 
 def test_empty_subject_and_text(pinned: None) -> None:
-    """A message may say nothing at all; its header is complete all the same."""
+    """A message may say nothing at all; its header is complete anyhow."""
     octets = composed({'Subject': ''}, '')
     assert b'\r\nSubject:\r\n' in octets or b'\r\nSubject: \r\n' in octets
     assert octets.endswith(b'\r\nContent-Transfer-Encoding: 7bit\r\n\r\n')

@@ -312,7 +312,7 @@ def test_serve_survives_a_message_that_no_parser_likes(capsys):
 
 def test_a_port_that_is_in_use(running, capsys, monkeypatch):
     """One line, no traceback."""
-    monkeypatch.setenv('AIOSMTPD_CONTROLLER_TIMEOUT', '0.5')  # how long it tries
+    monkeypatch.setenv('AIOSMTPD_CONTROLLER_TIMEOUT', '0.5')  # its patience
     assert practice.main(['--serve', '--port', str(running.server.port)]) == 1
     assert capsys.readouterr().err.startswith('practice.py: ')
 

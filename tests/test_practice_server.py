@@ -126,7 +126,8 @@ REASON = base64.b64encode(
 
 
 @pytest.mark.parametrize('lines, replies', [
-    (['AUTH LOGIN ' + b64(practice_server.USER), b64(practice_server.PASSWORD)],
+    (['AUTH LOGIN ' + b64(practice_server.USER),
+      b64(practice_server.PASSWORD)],
      ['334 UGFzc3dvcmQ6', '235 2.7.0 ']),
     (['auth login', b64(practice_server.USER), b64(practice_server.PASSWORD)],
      ['334 VXNlcm5hbWU6', '334 UGFzc3dvcmQ6', '235 2.7.0 ']),

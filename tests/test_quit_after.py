@@ -15,6 +15,7 @@ from sessions import (
     TLS,
     Done,
     Play,
+    ehlo,
 )
 
 WITHOUT_SIZE = re.compile(r'S: 250-SIZE \d+\n')
@@ -95,6 +96,24 @@ def test_quit_after_rcpt_says_who_was_refused(play: Play) -> None:
     assert 'No such user here' in done.stderr
     assert 'carol@example.org' not in done.stderr
     assert player.message is None
+
+
+@pytest.mark.parametrize('offered', [True, False])
+def test_quit_after_rcpt_with_letters_beyond_ascii(offered: bool, play: Play
+                                                   ) -> None:
+    """Such an address asks for SMTPUTF8, even where there is no message."""
+    session = GREETING + ehlo(*['SMTPUTF8'] * offered)
+    if offered:
+        session += ('C: MAIL FROM:<alice@example.com> SMTPUTF8\n'
+                    'S: 250 2.1.0 Sender OK\n'
+                    'C: RCPT TO:<jürgen@example.org>\nS: 250 2.1.5 ok\n')
+    done, _ = play(session + QUIT, '-q', 'rcpt', '--tls', 'none',
+                   '-f', 'alice@example.com', '-t', 'jürgen@example.org')
+    if offered:
+        check_stopped(done, 'rcpt')
+    else:
+        assert done.returncode == 69
+        assert 'does not offer SMTPUTF8' in done.stderr
 
 
 def test_quit_after_auth_says_that_the_password_is_wrong(play: Play) -> None:

@@ -1,4 +1,4 @@
-"""--step: nothing is sent before Enter, `?` explains, and `q` ends politely."""
+"""--step: nothing is sent before Enter, `?` explains, `q` ends politely."""
 
 import pathlib
 import re
@@ -165,6 +165,7 @@ def test_step_with_the_result_in_a_pipe(
                            '--ehlo', 'client.example.com', pipe=' | cat')
         person.types('', at=WAITS)
         person.sees('Not sent')
+        person.sees('exit code 0')
         person.ends()
     check_wire(player, person)
 

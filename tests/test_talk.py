@@ -1,7 +1,7 @@
 """--talk: a person types the session; base64 and TLS are done for them.
 
-Somebody (`at_terminal`) sits at a pseudo-terminal, with a server behind it that
-knows what it has to hear (`scripted`), or a real one (`practice_server`).
+Somebody (`at_terminal`) sits at a pseudo-terminal, with a server behind it
+that knows what it has to hear (`scripted`), or a real one (`practice_server`).
 """
 
 import base64
@@ -112,20 +112,26 @@ def test_auth_in_clear_is_refused(typed: str, at_server: At,
     assert 'STARTTLS' in person.seen.partition(typed)[2]
 
 
+@pytest.mark.parametrize('command', ['AUTH PLAIN', 'AUTH=PLAIN', 'AUTHPLAIN'])
 def test_secret_beside_auth_is_masked(
-        at_server: At, server_context: ssl.SSLContext) -> None:
-    """What the person typed there is on the screen, and goes no further."""
+        command: str, at_server: At, server_context: ssl.SSLContext) -> None:
+    """What the person typed there is on the screen, and goes no further.
+
+    Not even where it is no AUTH command, and the server says it back.
+    """
     response = base64.b64encode(b'\0alice\0' + PASSWORD.encode()).decode()
-    session = OPENING + f'C: AUTH PLAIN {response}\nS: 250-\n-- closes\n'
+    session = OPENING + f'C: {command} {response}\n' \
+        f'S: 500-5.5.2 Unknown: {command} {response}\n-- closes\n'
     with scripted.playing(session, server_context) as player:
         person = at_server(player, '--talk', '--diagram', 'session.mmd')
         person.types('EHLO client.example.com', 'STARTTLS',
-                     'EHLO client.example.com', f'AUTH PLAIN {response}')
+                     'EHLO client.example.com', f'{command} {response}')
         assert person.ends() == 75
     check_wire(player, person)
     assert person.seen.count(response) == 1
+    assert f'S: 500-5.5.2 Unknown: {command} ********' in person.seen
     drawn = pathlib.Path(person.child.cwd, 'session.mmd').read_text('utf-8')
-    assert response not in drawn and 'AUTH PLAIN ********' in drawn
+    assert response not in drawn and f'S: {command} ********' in drawn
 
 
 def test_password_is_hidden_whatever_asks_for_it(
@@ -361,6 +367,26 @@ def test_receipt_names_who_got_it(at_server: At,
     [verdict] = re.findall(r'(?m)^Sent to .*$', person.seen)
     assert verdict.startswith('Sent to bob@example.org: 250 ')
     assert 'as typed' not in verdict and '()' not in verdict
+
+
+@pytest.mark.parametrize('parameters', ['', ' NOTIFY=NEVER'])
+def test_receipt_after_a_refused_mail(
+        parameters: str, at_server: At, server_context: ssl.SSLContext
+        ) -> None:
+    """A nested MAIL changes nothing; nor are parameters part of a name."""
+    rcpt = f'RCPT TO:<bob@example.org>{parameters}'
+    session = GREETING + ENVELOPE.replace(
+        'C: RCPT TO:<bob@example.org>', f'C: {rcpt}').replace(
+        'C: DATA', 'C: MAIL FROM:<carol@example.org>\n'
+        'S: 503 5.5.1 Nested MAIL\nC: DATA') + MESSAGE + QUIT
+    with scripted.playing(session, server_context) as player:
+        person = at_server(player, '--talk', '--tls', 'none')
+        person.types(TYPED_ENVELOPE[0], rcpt,
+                     'MAIL FROM:<carol@example.org>', 'DATA', *TYPED_MESSAGE,
+                     'QUIT')
+        assert person.ends() == 0
+    check_wire(player, person)
+    assert re.search(r'(?m)^Sent to bob@example\.org: 250 ', person.seen)
 
 
 def test_end_of_input_says_quit(at_server: At,

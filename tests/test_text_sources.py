@@ -12,7 +12,8 @@ from calling import BASIC, Call, not_sent, text_of
 TEXTS = [
     (b'Hello\nBob', 'Hello\r\nBob\r\n'), (b'', ''),
     ('Grüße\r\n'.encode(), 'Grüße\r\n'), (b'.\n..\n', '.\r\n..\r\n'),
-    (b'\xef\xbb\xbfbom', 'bom\r\n'), ('a\u2028b\x0b'.encode(), 'a\u2028b\v\r\n'),
+    (b'\xef\xbb\xbfbom', 'bom\r\n'),
+    ('a\u2028b\x0b'.encode(), 'a\u2028b\v\r\n'),
     ('\ufeffgrün\n'.encode('utf-16-le'), 'grün\r\n'),
     ('\ufeffgrün\n'.encode('utf-16-be'), 'grün\r\n'), (b'a\0b', 'a\0b\r\n')]
 

@@ -205,7 +205,8 @@ def test_certificate_of_hostile_words(
 
 @pytest.mark.parametrize('server, names', [
     ('localhost', ['localhost']), ('LocalHost', ['localhost']),
-    ('127.0.0.1', ['127.0.0.1']), ('localhost', ['other.example', 'localhost']),
+    ('127.0.0.1', ['127.0.0.1']),
+    ('localhost', ['other.example', 'localhost']),
 ])
 @pytest.mark.parametrize('version', [ssl.TLSVersion.TLSv1_2,
                                      ssl.TLSVersion.TLSv1_3])
@@ -402,5 +403,5 @@ def test_ca_file_of_no_use(there: bool, tmp_path: pathlib.Path,
         '--timeout', '5', '--from', scripted.FROM, '--to', scripted.TO,
         '--subject', 'Greetings', '--body', 'Hello!',
         password=scripted.PASSWORD)
-    assert done.returncode in (66, 78), done.stderr
+    assert done.returncode == 66, done.stderr
     assert str(path) in done.stderr

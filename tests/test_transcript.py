@@ -5,6 +5,8 @@ transcript pasted into dialogues/ is a test as it is.
 """
 
 import base64
+import errno
+import io
 import os
 import pathlib
 import re
@@ -29,13 +31,19 @@ from sessions import (
     told,
 )
 
+import smtp
+
 # ------------------------------------------------------------ what it shows
 
 
-def test_transcript_is_the_wire(play: Play) -> None:
-    """-v shows every line of both sides as it was, secrets aside."""
+@pytest.mark.parametrize('password', ['open sesame, please', 'a'])
+def test_transcript_is_the_wire(password: str, play: Play) -> None:
+    """-v shows every line of both sides as it was, secrets aside.
+
+    A password that is a letter of many words hides none of them.
+    """
     done, player = play(SESSION, '-v', *LETTER, '--body', '.\nHello\n.',
-                        password='open sesame, please')
+                        password=password)
     assert done.returncode == 0
     assert player.message is not None
     message = re.sub(r'(?m)^\.', '..', player.message.decode())
@@ -138,6 +146,20 @@ def test_text_that_looks_like_a_login(play: Play) -> None:
     assert 'C: AUTH LOGIN YWxpY2U=\n' in done.stderr
 
 
+def test_meter_whose_terminal_vanishes() -> None:
+    """Nobody sees how far the message has gone; it goes on all the same."""
+    class Vanished(io.StringIO):
+        """A terminal that was closed."""
+
+        def write(self, text: str) -> int:
+            """Fail as the system does."""
+            raise OSError(errno.EIO, 'Input/output error')
+
+    transcript = smtp.Transcript(meter=Vanished())
+    for done in range(0, 6_000_000, 1_000_000):
+        transcript.progress(done, 5_000_000)
+
+
 def test_time_that_replies_took(run_smtp: Callable[..., Done]) -> None:
     """Each reply has its time beside its last line."""
     with PracticeServer(slow=0.05) as server:
@@ -183,6 +205,55 @@ def test_secret_is_nowhere(mechanism: str, option: str, play: Play) -> None:
     assert '********' in done.stderr and '********' in drawn
     for form in forms_of(SECRET):
         assert form not in done.stdout + done.stderr + drawn
+
+
+@pytest.mark.parametrize('first, second', [
+    ('correct horse', 'battery staple'),
+    ('no: correct hor', 'se battery staple it was'),
+    ('Y29ycmVjdCBob3JzZSBi', 'YXR0ZXJ5IHN0YXBsZQ==')],
+    ids=['words', 'within a word', 'base64'])
+def test_secret_over_two_lines_of_a_reply(first: str, second: str, play: Play
+                                          ) -> None:
+    """Nothing is shown of either line: each half tells enough."""
+    reply = f'S: 250-{first}\nS: 250 {second}\n'
+    done, _ = play(
+        SESSION.replace('S: 250 2.0.0 Queued as 9F1\n', reply), '-v',
+        '--diagram', 'session.mmd', *LETTER, password=SECRET)
+    assert done.returncode == 0
+    drawn = pathlib.Path('session.mmd').read_text(encoding='utf-8')
+    for shown in done.stderr, drawn:
+        assert re.search(r'250-\*{8}\n.*250 \*{8}( |\n)', shown), shown
+    for half in first, second:
+        assert half not in done.stdout + done.stderr + drawn
+
+
+def test_secret_in_another_character_set(play: Play) -> None:
+    """A server may say it back in Latin-1 as well as in UTF-8."""
+    reply = (r'S: 535-5.7.8 p\xe4sswort-9 is wrong' '\n'
+             'S: 535 5.7.8 pässwort-9 is wrong')
+    done, _ = play(
+        OPENING + LOGIN.replace('S: 235 2.7.0 Welcome', reply) + QUIT, '-v',
+        '--diagram', 'session.mmd', *LETTER, password='pässwort-9')
+    assert done.returncode == 77
+    drawn = pathlib.Path('session.mmd').read_text(encoding='utf-8')
+    for shown in done.stderr, drawn:
+        assert re.search(r'535.5\.7\.8 \*{8} is wrong', shown), shown
+        assert 'sswort' not in shown
+
+
+def test_secret_that_is_the_user_name_too(play: Play) -> None:
+    """Its base64 is hidden where it stands for the user name as well."""
+    login = LOGIN.replace('YWxpY2VAZXhhbXBsZS5jb20=', '********')
+    done, player = play(
+        SESSION.replace(LOGIN, login), '-v', '--diagram', 'session.mmd',
+        '-u', SECRET, *LETTER, password=SECRET)
+    assert done.returncode == 0
+    assert player.secrets == [SECRET.encode()] * 2
+    drawn = pathlib.Path('session.mmd').read_text(encoding='utf-8')
+    for shown in done.stderr, drawn:
+        assert ': AUTH LOGIN ********\n' in shown
+        for form in forms_of(SECRET):
+            assert form not in shown
 
 
 def test_secret_in_the_message_is_not_shown(play: Play) -> None:

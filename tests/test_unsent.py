@@ -26,6 +26,8 @@ from keeping import (
 )
 from posting import ALICE, BOB, CAROL, HIDDEN, PASSWORD, TOKEN, Post, call
 
+import smtp
+
 pytestmark = POSIX
 
 
@@ -173,6 +175,26 @@ def test_passed_on(post: Post, folder: pathlib.Path) -> None:
                  ['front@example.org', 'list@example.net'])
 
 
+def test_passed_on_twice(post: Post, folder: pathlib.Path) -> None:
+    """Only the uppermost block counts, in what is kept as well."""
+    post.refuse('mailbox-full')
+    message = (b'Resent-From: alice@example.com\r\n'
+               b'Resent-To: front@example.org\r\n'
+               b'Resent-Bcc: top@example.net\r\n'
+               b'Resent-From: team@example.com\r\n'
+               b'Resent-To: desk@example.org\r\n'
+               b'Resent-Bcc: secret@example.net\r\n' + FINISHED)
+    done = call(*post.options, '-v', '--message', '-', input=message,
+                cwd=folder)
+    asked = re.findall('(?m)^C: (?:MAIL FROM|RCPT TO):<(.*?)>', done.errors)
+    assert asked == [ALICE, 'front@example.org', 'top@example.net']
+    path = kept(folder)
+    with open(path, 'rb') as file:
+        again = smtp.read_message(file, str(path))
+    assert [again.sender, *again.recipients] == asked
+    assert_sends(done.errors, folder, post, asked[1:])
+
+
 def test_finished_message_without_date(post: Post, folder: pathlib.Path
                                        ) -> None:
     """The Message-ID that the server saw is that of the second attempt."""
@@ -189,19 +211,20 @@ def test_finished_message_without_date(post: Post, folder: pathlib.Path
 # ------------------------------------- what could not even become a message
 
 
-@pytest.mark.parametrize('options', [
-    ['--to', 'bob@'], ['--to', BOB, '--from', 'nobody'],
-    ['--to', BOB, '--subject', 'a\rb'], ['--to', BOB, '-H', 'X-Lab: a\nb'],
-    ['--to', BOB, '--attach', 'missing.pdf'],
-    ['--to', BOB, '--html', '@missing.html', '--body', '-'],
-    ['--to', BOB, '--password-command', 'false'],
-], ids=' '.join)
-def test_text_of_a_mail_that_cannot_be(options: List[str], post: Post,
-                                       folder: pathlib.Path) -> None:
+@pytest.mark.parametrize('options, code', [
+    (['--to', 'bob@'], 65), (['--from', 'nobody'], 65),
+    (['--subject', 'a\rb'], 65), (['-H', 'X-Lab: a\nb'], 65),
+    (['--attach', 'missing.pdf'], 66),
+    (['--html', '@missing.html', '--body', '-'], 66),
+    (['--password-command', 'false'], 78),
+], ids=str)
+def test_text_of_a_mail_that_cannot_be(
+        options: List[str], code: int, post: Post,
+        folder: pathlib.Path) -> None:
     """A mistake beside it does not cost the text that was piped."""
-    done = call(*post.options, '-f', ALICE, '-s', 'x', *options,
+    done = call(*post.options, '-f', ALICE, '-t', BOB, '-s', 'x', *options,
                 input=TEXT.encode(), cwd=folder)
-    assert done.code in (65, 66, 78), done.errors
+    assert done.code == code, done.errors
     assert post.messages == []
     assert TEXT.encode() in kept(folder).read_bytes().replace(b'\r\n', b'\n')
 
@@ -215,8 +238,9 @@ def test_text_that_is_no_utf8(post: Post, folder: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize('message', [
-    b'nonsense', b'Gr\xfc\xdfe,\r\rno header\n', FINISHED.replace(b'To:', b'-:')
-    .replace(b'Cc:', b'-C:').replace(b'Bcc:', b'-B:'),
+    b'nonsense', b'Gr\xfc\xdfe,\r\rno header\n',
+    FINISHED.replace(b'To:', b'-:').replace(b'Cc:', b'-C:').replace(
+        b'Bcc:', b'-B:'),
     FINISHED.replace(b'bob@example.org', b'bob@'),
     FINISHED + b'x' * 999, FINISHED + b'\0\r',
 ], ids=['nonsense', 'text', 'nobody', 'address', 'line', 'NUL'])
@@ -233,7 +257,7 @@ def test_message_that_is_none(message: bytes, post: Post,
 
 def test_options_in_the_command(post: Post, folder: pathlib.Path,
                                 tmp_path: pathlib.Path) -> None:
-    """Whatever leads to the server and into it is there, quoted for a shell."""
+    """What leads to the server and into it is there, quoted for a shell."""
     post.refuse('mailbox-full')
     odd = tmp_path / "it's $HOME & \"more\""
     odd.mkdir()

@@ -47,7 +47,8 @@ def start(args: List[str], folder: pathlib.Path, environment: Dict[str, str]
 
 
 @pytest.mark.parametrize('signals', [
-    'SIGINT', 'SIGTERM', 'SIGHUP SIGTERM', 'SIGINT SIGTERM SIGHUP SIGINT'])
+    'SIGINT', 'SIGTERM', 'SIGQUIT', 'SIGHUP SIGTERM',
+    'SIGINT SIGTERM SIGHUP SIGINT'])
 @pytest.mark.parametrize('hook', ['handle_RCPT', 'handle_DATA'])
 def test_interrupted(hook: str, signals: str, post: Post,
                      folder: pathlib.Path,
@@ -78,9 +79,10 @@ def test_interrupted(hook: str, signals: str, post: Post,
     assert_sends(errors, folder, post, PEOPLE)
 
 
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGQUIT'])
 @pytest.mark.parametrize('finished', [False, True], ids=['text', 'message'])
 def test_interrupted_while_it_is_piped(
-        finished: bool, post: Post, folder: pathlib.Path,
+        finished: bool, name: str, post: Post, folder: pathlib.Path,
         clean_environment: Dict[str, str]) -> None:
     """As much of it as has come is kept."""
     args = [*post.options, '--message', '-'] if finished else mail(post)
@@ -91,13 +93,14 @@ def test_interrupted_while_it_is_piped(
         process.stdin.write(octets)
         process.stdin.flush()
         wait_until(lambda: unread(process.stdin) == 0)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(getattr(signal, name))
         process.wait(PATIENCE)
         _, errors = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == 143
+    assert process.returncode == (143 if name == 'SIGTERM' else 130)
+    assert errors.startswith(b'smtp.py: Not sent: interrupted.')
     assert b'Traceback' not in errors
     assert octets[-9:-2] in kept(folder).read_bytes()
 
@@ -160,17 +163,19 @@ def test_typed_and_refused(post: Post, folder: pathlib.Path,
     assert text_of(received) == 'Hello,\nlunch?\n'
 
 
-@pytest.mark.parametrize('how', ['Ctrl-C', 'Ctrl-C twice', 'SIGTERM'])
+@pytest.mark.parametrize('how', [
+    'Ctrl-C', 'Ctrl-C twice', 'SIGTERM', 'SIGQUIT'])
 def test_interrupted_while_it_is_typed(
         how: str, post: Post, folder: pathlib.Path, typed: Terminal) -> None:
     """As far as it has come; and all that was asked needs no answer again."""
     typed.type('Hello,', 'lunch?')
-    if how == 'SIGTERM':
-        typed.child.kill(signal.SIGTERM)
+    if how.startswith('SIG'):
+        typed.child.kill(getattr(signal, how))
     for _ in range({'Ctrl-C': 1, 'Ctrl-C twice': 2}.get(how, 0)):
         typed.child.kill(signal.SIGINT)
     done = typed.end()
     assert done.code == (143 if how == 'SIGTERM' else 130), done.errors
+    assert 'smtp.py: Not sent: ' in done.errors
     assert b'lunch?' in kept(folder).read_bytes()
     received = assert_sends(done.errors, folder, post, [HIDDEN])
     assert text_of(received) == 'Hello,\nlunch?\n'

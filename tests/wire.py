@@ -1,4 +1,4 @@
-"""The server's end of a connection, for servers that tests write themselves."""
+"""The server's end of a connection, for the servers of these tests."""
 
 import contextlib
 import select
