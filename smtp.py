@@ -788,9 +788,10 @@ class Transcript:
         All of them are masked if a secret is spread over several.
         """
         masked = [line[:4] + self.hide(line[4:]) for line in lines]
+        texts = [ENHANCED_STATUS.sub('', line[4:], 1).strip()
+                 for line in masked]
         for glue in '', ' ':
-            text = glue.join(line[4:] for line in masked)
-            if self.hide(text) != text:
+            if self.hide(glue.join(texts)) != glue.join(texts):
                 return [line[:4] + MASK for line in lines]
         return masked
 
@@ -1659,7 +1660,8 @@ def log_in(connection: Connection, user: str, password: str,
         reply, details = error.reply, error.details
     if reply.code != AUTHENTICATION_SUCCEEDED:
         raise SMTPAuthenticationError(
-            f'the server refused the login of {user} by {mechanism}.',
+            'the server refused the login of '
+            f'{connection.transcript.hide(user)} by {mechanism}.',
             f'AUTH {mechanism}', reply, details)
 
 

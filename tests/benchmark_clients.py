@@ -217,7 +217,8 @@ CLIENTS = [
     Client('floor', PYTHON, floor, ['-V'], FLOOR_SCRIPT, note=LEAN),
     Client('curl --sasl-ir', 'curl', curl_ir, ['--version'], one_by_one=True,
            note=UNENCODED),
-    Client('curl', 'curl', curl, ['--version'], one_by_one=True, note=UNENCODED),
+    Client('curl', 'curl', curl, ['--version'], one_by_one=True,
+           note=UNENCODED),
     Client('swaks --pipeline', 'swaks', swaks, ['--version'], note=UNENCODED
            + '; does not compare the host name with the certificate'),
     Client('nodemailer', 'node', script, [

@@ -155,7 +155,7 @@ def test_meter_whose_terminal_vanishes() -> None:
             """Fail as the system does."""
             raise OSError(errno.EIO, 'Input/output error')
 
-    transcript = smtp.Transcript(meter=Vanished())
+    transcript = smtp.Lesson(meter=Vanished())
     for done in range(0, 6_000_000, 1_000_000):
         transcript.progress(done, 5_000_000)
 
@@ -209,9 +209,10 @@ def test_secret_is_nowhere(mechanism: str, option: str, play: Play) -> None:
 
 @pytest.mark.parametrize('first, second', [
     ('correct horse', 'battery staple'),
+    ('2.0.0 correct horse', '2.0.0 battery staple'),
     ('no: correct hor', 'se battery staple it was'),
     ('Y29ycmVjdCBob3JzZSBi', 'YXR0ZXJ5IHN0YXBsZQ==')],
-    ids=['words', 'within a word', 'base64'])
+    ids=['words', 'words with status', 'within a word', 'base64'])
 def test_secret_over_two_lines_of_a_reply(first: str, second: str, play: Play
                                           ) -> None:
     """Nothing is shown of either line: each half tells enough."""
@@ -254,6 +255,17 @@ def test_secret_that_is_the_user_name_too(play: Play) -> None:
         assert ': AUTH LOGIN ********\n' in shown
         for form in forms_of(SECRET):
             assert form not in shown
+
+
+def test_secret_that_is_the_name_of_who_is_refused(play: Play) -> None:
+    """The verdict on a login names the user, but not the password."""
+    login = LOGIN.replace('YWxpY2VAZXhhbXBsZS5jb20=', '********').replace(
+        '235 2.7.0 Welcome', '535 5.7.8 No')
+    done, _ = play(OPENING + login + QUIT, '-u', SECRET, *LETTER,
+                   password=SECRET)
+    assert done.returncode == 77
+    assert 'refused the login of ******** by LOGIN' in done.stderr
+    assert SECRET not in done.stderr
 
 
 def test_secret_in_the_message_is_not_shown(play: Play) -> None:
