@@ -308,6 +308,11 @@ class Receipt(NamedTuple):
         return escape(verdict)
 
 
+def reason_of(error: Exception) -> str:
+    """Return what the operating system says of an error, in short."""
+    return getattr(error, 'strerror', None) or str(error)
+
+
 def shorten(text: str) -> str:
     """Cut a long diagnosis at the end of a sentence, and say that it was."""
     if len(text) <= MAX_SHOWN_REPLY:
@@ -550,12 +555,6 @@ class SMTPResponseException(SMTPException):
             exit_code=choose_exit_code(reply, self.exit_code))
 
 
-class SMTPSizeExceeded(SMTPResponseException):
-    """The server has no room for the message: make it smaller."""
-
-    exit_code = EXIT_BAD_MESSAGE
-
-
 class SMTPAuthenticationError(SMTPResponseException):
     """The login was refused: check user name, password and settings."""
 
@@ -572,18 +571,14 @@ class SMTPRecipientsRefused(SMTPResponseException):
     exit_code = EXIT_NO_RECIPIENT
 
     def __init__(self, refused: Mapping[str, Reply]) -> None:
-        """Quote all replies; the gravest decides about the exit code."""
-        first, reply = next(iter(refused.items()))
+        """Quote all replies; the gravest decides about advice and exit."""
+        gravest = max(refused, key=lambda address: refused[address].code)
         super().__init__(
             'the server refused these recipients, so the message went to '
-            'nobody:', f'RCPT TO:<{first}>', reply,
+            'nobody:', f'RCPT TO:<{gravest}>', refused[gravest],
             details=[f'{address}: {" ".join(str(answer).split())}'
                      for address, answer in refused.items()])
         self.refused = refused
-        gravity = [EXIT_TRY_LATER, EXIT_NO_PERMISSION, EXIT_NO_RECIPIENT]
-        self.exit_code = max(
-            (choose_exit_code(answer, EXIT_NO_RECIPIENT)
-             for answer in refused.values()), key=gravity.index)
 
     def quoted(self) -> Iterator[str]:
         """Yield nothing, since the details quote each reply."""
@@ -607,9 +602,10 @@ def make_refusal(command: str, reply: Reply) -> SMTPException:
             'answer to it.', command=command, reply=reply)
     problem = f'the server refused {command}.' if reply.code >= 500 \
         else f'the server refused {command} for now.'
-    kind = SMTPSizeExceeded if reply.code == EXCEEDED_STORAGE \
-        else SMTPResponseException
-    return kind(problem, command, reply)
+    error = SMTPResponseException(problem, command, reply)
+    if reply.code == EXCEEDED_STORAGE:
+        error.exit_code = EXIT_BAD_MESSAGE
+    return error
 
 
 BAD_CERTIFICATE = {             # by the numbers of OpenSSL's X509_V_ERR_...
@@ -967,8 +963,8 @@ class Connection:
     def _lost(self, what: str) -> SMTPServerDisconnected:
         """Make the error for a connection that is of no use any more."""
         command = self.awaited[0] if self.awaited else ''
-        when = ' before its greeting' if command == GREETING \
-            else f' after {command}' if command else ''
+        when = {GREETING: ' before its greeting', GOING_ON: '', '': ''}.get(
+            command, f' after {command}')
         return SMTPServerDisconnected(f'{what}{when}.', command=command)
 
     def _broken(self, error: OSError) -> SMTPException:
@@ -978,7 +974,7 @@ class Connection:
         if isinstance(error, ssl.SSLError) \
                 and not isinstance(error, ssl.SSLEOFError):
             return tls_failure(cast(ssl.SSLSocket, self._socket), error)
-        return self._lost(f'the connection was lost ({error.strerror})')
+        return self._lost(f'the connection was lost ({reason_of(error)})')
 
     def _wait_until(self, deadline: float) -> None:
         """Let the next operation of the socket end at a deadline, or NOW."""
@@ -1028,14 +1024,11 @@ class Connection:
             raise SMTPProtocolError('the server sent a line without end.')
         line = octets.decode('utf-8', 'backslashreplace')
         if not re.fullmatch('[^\r]*\r', line):
-            raise SMTPProtocolError('the server sent a line that does not end '
-                                    f'in CRLF: {self._beginning(line)}')
+            raise SMTPProtocolError(
+                'the server sent a line that does not end in CRLF: '
+                + shorten(self.transcript.hide(line)))
         self._received = rest
         return line[:-1]
-
-    def _beginning(self, line: str) -> str:
-        """Return so much of what a server said as fits into an error."""
-        return self.transcript.hide(line)[:200]
 
     def read_reply(self, *expected: int,
                    seconds: float | None = None) -> Reply:
@@ -1068,7 +1061,7 @@ class Connection:
                 if not found or line[:3] != lines[0][:3]:
                     raise SMTPProtocolError(
                         'the server does not speak SMTP; it said: '
-                        + self._beginning(line))
+                        + shorten(self.transcript.hide(line)))
                 octets, more = octets + len(line), found[2]
                 if len(lines) > MAX_REPLY_LINES or octets > MAX_REPLY:
                     raise SMTPProtocolError('the server sent an endless '
@@ -1339,7 +1332,7 @@ def open_socket(host: str, port: int, family: int = 0,
             return connect(kind, address, min(patience, NEXT_ADDRESS_TIMEOUT)
                            if others else patience)
         except OSError as error:
-            failures.append(f'{address[0]}: {error.strerror or error}')
+            failures.append(f'{address[0]}: {reason_of(error)}')
     raise SMTPConnectError(
         f'no connection to {host}, port {port}.', details=failures,
         advice=f'{YOU}: check server and port, and your network. Many '
@@ -1440,8 +1433,7 @@ def make_tls_context(ca_file: str | None = None) -> ssl.SSLContext:
             context.load_verify_locations(ca_file)
     except (OSError, ValueError) as error:
         reason = 'it holds no certificate in PEM form' \
-            if isinstance(error, ssl.SSLError) \
-            else getattr(error, 'strerror', None) or error
+            if isinstance(error, ssl.SSLError) else reason_of(error)
         raise SMTPConfigurationError(
             'cannot read the authorities in '
             f'{ca_file or "the store of this computer"}: {reason}.',
@@ -1615,7 +1607,7 @@ def choose_mechanism(extensions: Extensions, wanted: str) -> str:
     """
     offered = extensions.get('AUTH', '').split()
     for mechanism in (AUTOMATIC if wanted == 'auto' else [wanted.upper()]):
-        if mechanism in offered and mechanism in MECHANISMS:
+        if mechanism in offered:
             return mechanism
     what = 'any login by password that smtp.py knows' if wanted == 'auto' \
         else f'login by {wanted.upper()}'
@@ -1658,6 +1650,8 @@ def log_in(connection: Connection, user: str, password: str,
         reply = MECHANISMS[mechanism](connection, user, password)
     except SMTPResponseException as error:
         reply, details = error.reply, error.details
+        if reply.code == NOT_AVAILABLE:     # that is no answer to the login
+            raise
     if reply.code != AUTHENTICATION_SUCCEEDED:
         raise SMTPAuthenticationError(
             'the server refused the login of '
@@ -1703,10 +1697,26 @@ def dot_stuff(lines: bytes) -> bytes:
     Args:
         lines: Whole lines.
     """
-    if b'.' not in lines:       # base64 has no dots, and need not be copied
-        return lines
     stuffed = lines.replace(b'\n.', b'\n..')
     return b'.' + stuffed if stuffed.startswith(b'.') else stuffed
+
+
+def pack(pieces: Iterable[AnyStr], limit: int) -> Iterator[AnyStr]:
+    """Join pieces, none of them cut, into as few as the limit allows.
+
+    Args:
+        pieces: In their order; one at least.
+        limit: In characters, or in octets.
+    """
+    rest = iter(pieces)
+    packed = next(rest)
+    for piece in rest:
+        if len(packed) + len(piece) > limit:
+            yield packed
+            packed = piece
+        else:
+            packed += piece
+    yield packed
 
 
 SHOWN_FIRST, SHOWN_LAST = 20, 3     # lines of a text that a transcript shows
@@ -1758,20 +1768,13 @@ class Lines:
             start = end
 
     def outline(self) -> Iterator[tuple[str, str]]:
-        """Yield the first and the last lines.
-
-        Yields:
-            'C:' and a line, or '--' and how many are not shown.
-        """
-        lines = dot_stuff(self.octets).decode(
-            'utf-8', 'backslashreplace').split(CRLF)[:-1]
-        more = len(lines) - SHOWN_FIRST - SHOWN_LAST
-        if more <= 0:
-            yield from (('C:', line) for line in lines)
-            return
-        yield from (('C:', line) for line in lines[:SHOWN_FIRST])
-        yield '--', f'({more:,} more lines)'
-        yield from (('C:', line) for line in lines[-SHOWN_LAST:])
+        """Yield the first and the last lines, and how many are between."""
+        shown = [('C:', line) for line in dot_stuff(self.octets).decode(
+            'utf-8', 'backslashreplace').split(CRLF)[:-1]]
+        more = len(shown) - SHOWN_FIRST - SHOWN_LAST
+        if more > 0:
+            shown[SHOWN_FIRST:-SHOWN_LAST] = [('--', f'({more:,} more lines)')]
+        return iter(shown)
 
 
 class Mail(NamedTuple):
@@ -1815,14 +1818,8 @@ class Mail(NamedTuple):
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the whole message, about a BLOCK of lines at a time."""
-        held = self.start
-        for piece in self.body:
-            for lines in piece.chunks():
-                if len(held) + len(lines) > BLOCK:
-                    yield held
-                    held = b''
-                held += lines
-        yield held
+        lines = (piece.chunks() for piece in self.body)
+        return pack(itertools.chain([self.start], *lines), BLOCK)
 
     def outline(self) -> Iterator[tuple[str, str]]:
         """Yield what a transcript shows of it: marks and lines."""
@@ -1832,6 +1829,11 @@ class Mail(NamedTuple):
             yield from piece.outline()
 
 
+def read_size_limit(parameter: str) -> int:
+    """Return the limit that SIZE announces; 0 if there is none (RFC 1870)."""
+    return int(parameter) if re.fullmatch('[0-9]{1,18}', parameter) else 0
+
+
 def check_limits(extensions: Extensions, mail: Mail) -> None:
     """Refuse a message that the server cannot take.
 
@@ -1839,12 +1841,12 @@ def check_limits(extensions: Extensions, mail: Mail) -> None:
         SMTPMessageError: It is larger than the server takes.
         SMTPNotSupportedError: It needs an extension that is not offered.
     """
-    limit = extensions.get('SIZE', '')
-    if re.fullmatch('[0-9]{1,18}', limit) and 0 < int(limit) < mail.size:
+    limit = read_size_limit(extensions.get('SIZE', ''))
+    if limit and limit < mail.size:
         # Base64: four octets for three, and a CRLF after each 76, is 37 %.
         raise SMTPMessageError(
             f'the message has {mail.size:,} octets, and the server '
-            f'takes no more than {int(limit):,}.', command='MAIL',
+            f'takes no more than {limit:,}.', command='MAIL',
             advice=f'{YOU}: attachments grow by 37 % on their way: send '
             'fewer, or a link.')
     for keyword, needed, what, action in (
@@ -1878,24 +1880,14 @@ def write_mail_command(extensions: Extensions, mail: Mail) -> str:
     return command
 
 
-# Not every 2yz is a yes: 252, for example, means "I could not find out".
-YES_TO_RCPT = (COMPLETED, WILL_FORWARD)
+# What is a yes to a command of the envelope, RFC 5321 section 4.3.2. Not every
+# 2yz is one: 252, for example, means "I could not find out".
+YES = {'MAIL': (COMPLETED,), 'RCPT': (COMPLETED, WILL_FORWARD),
+       'DATA': (START_MAIL_INPUT,)}
 
 
-class Question(NamedTuple):
-    """A command of the envelope.
-
-    Attributes:
-        command: The line, without its CRLF.
-        yes: The reply codes that are a yes to it (RFC 5321 section 4.3.2).
-    """
-
-    command: str
-    yes: tuple[int, ...]
-
-
-def send_groups(connection: Connection, envelope: Sequence[Question],
-                size: int) -> dict[str, Reply]:
+def send_groups(connection: Connection, envelope: Sequence[str],
+                group_size: int) -> dict[str, Reply]:
     """Send the commands of the envelope in groups, and read their replies.
 
     Without PIPELINING a group is one command. With it there is a limit all
@@ -1909,22 +1901,22 @@ def send_groups(connection: Connection, envelope: Sequence[Question],
     Args:
         connection: To the server.
         envelope: MAIL, each RCPT, DATA.
-        size: How many commands to send before their replies are read.
+        group_size: How many to send before their replies are read.
 
     Returns:
-        The replies that were no yes, by their commands.
+        The replies that were not a yes, by command.
     """
     wrong: dict[str, Reply] = {}
-    for start in range(0, len(envelope), size):
-        group = envelope[start:start + size]
+    for start in range(0, len(envelope), group_size):
+        group = envelope[start:start + group_size]
         if wrong:
-            group = [one for one in group if one.command != 'DATA']
-        if not group or envelope[0].command in wrong:
+            group = [command for command in group if command != 'DATA']
+        if not group or envelope[0] in wrong:
             break
-        connection.send_lines([command for command, _ in group])
-        for command, yes in group:
+        connection.send_lines(group)
+        for command in group:
             reply = connection.read_reply()
-            if reply.code not in yes:
+            if reply.code not in YES[command[:4]]:
                 wrong[command] = reply
     return wrong
 
@@ -1951,11 +1943,7 @@ def send_envelope(connection: Connection, mail: Mail) -> None:
     """
     check_limits(connection.extensions, mail)
     rcpt = {f'RCPT TO:<{address}>': address for address in mail.recipients}
-    envelope = [
-        Question(write_mail_command(connection.extensions, mail),
-                 (COMPLETED,)),
-        *(Question(command, YES_TO_RCPT) for command in rcpt),
-        Question('DATA', (START_MAIL_INPUT,))]
+    envelope = [write_mail_command(connection.extensions, mail), *rcpt, 'DATA']
     # --quit-after mail sends MAIL alone, --quit-after rcpt all but DATA.
     stop = {'mail': 1, 'rcpt': -1}.get(connection.transcript.quit_after)
     wrong = send_groups(
@@ -1973,7 +1961,7 @@ def send_envelope(connection: Connection, mail: Mail) -> None:
             {rcpt[command]: reply for command, reply in wrong.items()
              if command in rcpt and reply.code >= 400})
     if first:
-        raise make_refusal(first, wrong[first])
+        raise make_refusal(connection.transcript.hide(first), wrong[first])
     connection.transcript.reached('mail')       # which stopped above
 
 
@@ -2149,22 +2137,6 @@ def check_text(what: str, text: str) -> str:
     return text
 
 
-def pack(pieces: Iterable[AnyStr], limit: int) -> list[AnyStr]:
-    """Join short pieces, none of them cut, into as few as the limit allows.
-
-    Args:
-        pieces: In their order.
-        limit: In characters, or in octets.
-    """
-    packed: list[AnyStr] = []
-    for piece in pieces:
-        if packed and len(packed[-1]) + len(piece) <= limit:
-            packed[-1] += piece
-        else:
-            packed.append(piece)
-    return packed
-
-
 def encode_words(text: str, beside: str = '') -> list[str]:
     """Write text as encoded-words (RFC 2047).
 
@@ -2203,29 +2175,17 @@ def format_unstructured(name: str, text: str) -> list[str]:
         text: Without line ends.
 
     Returns:
-        Words to put a space between. From the first word that needs it to
-        the last, they are encoded-words: of 'Re: Übung 1, Übung 2 folgt' the
-        words 'Re:' and 'folgt' stay as they are.
+        Words to put a space between: those of the text if all of it is plain
+        ASCII, else encoded-words.
     """
-    if not text:
-        return []
     # Split at single spaces; further ones stay with the word behind them.
-    words = re.split('(?<! ) ', text)
-    # A line has room for 998 octets, so these 60 and 900 surely fit; '=?'
-    # would be taken for the beginning of an encoded-word.
-    foreign = [number for number, word in enumerate(words)
-               if not re.fullmatch(' {0,60}[!-~]{1,900}', word)
-               or '=?' in word]
-    if not foreign:
+    words = re.split('(?<! ) ', text) if text else []
+    # '=?' would be taken for the beginning of an encoded-word. A line has room
+    # for 998 octets, so these 60 and 900 surely fit.
+    if all(re.fullmatch(' {0,60}[!-~]{1,900}', word) and '=?' not in word
+           for word in words):
         return words
-    first, last = foreign[0], foreign[-1] + 1
-    if not words[first].strip(' ') or words[first].startswith(' '):
-        first = max(0, first - 1)       # its spaces go with a neighbour
-    if not words[last - 1].strip(' '):
-        last += 1
-    return [*words[:first],
-            *encode_words(' '.join(words[first:last]), f'{name}: '),
-            *words[last:]]
+    return encode_words(text, f'{name}: ')
 
 
 def quote(text: str) -> str:
@@ -2278,7 +2238,7 @@ def encode_domain(domain: str) -> str:
             raise ValueError('there is more than one way to spell its domain; '
                              'write it as xn--...')
     if not DOMAIN.fullmatch(encoded):
-        raise ValueError('what stands behind @ is no name of a host')
+        raise ValueError('that is no name of a host')
     return encoded
 
 
@@ -2686,7 +2646,7 @@ def open_file(path: str) -> BinaryIO:
             return open(path, 'rb')
         reason = 'it is not a regular file'
     except (OSError, ValueError) as error:
-        reason = getattr(error, 'strerror', None) or str(error)
+        reason = reason_of(error)
     raise SMTPMessageError(f'cannot read {path}: {reason}.',
                            exit_code=EXIT_NO_INPUT)
 
@@ -2781,7 +2741,7 @@ def format_parameter(name: str, value: str) -> list[str]:
         character if re.fullmatch('[A-Za-z0-9._-]', character)
         else ''.join(f'%{octet:02X}' for octet in character.encode())
         for character in value)
-    pieces = pack(["utf-8''", *percent], 50)
+    pieces = list(pack(["utf-8''", *percent], 50))
     if len(pieces) == 1:
         return [f'{name}*={pieces[0]}']
     words = [f'{name}*{number}*={piece};'
@@ -2855,18 +2815,18 @@ ADDRESS_FIELDS = ('reply-to', 'sender', 'mail-followup-to',
                   'disposition-notification-to')
 
 
-def format_fields(name: str, values: str | Sequence[str]) -> str:
-    """Write header fields of the user's own.
+def format_fields(name: str, values: Iterable[str]) -> str:
+    """Write the user's own header fields of one name.
 
     Args:
         name: Such as 'Reply-To' or 'X-Lab'.
-        values: Any text without line ends; or several, for several fields.
+        values: One for each field, without line ends.
 
     Returns:
         The fields, each with its CRLF.
 
     Raises:
-        SMTPMessageError: There can be no such field, or smtp.py writes it.
+        SMTPMessageError: The name is invalid, or smtp.py writes that field.
     """
     if not FIELD_NAME.fullmatch(name):
         raise SMTPMessageError(f'{name!r} is no name for a header field.')
@@ -2877,25 +2837,7 @@ def format_fields(name: str, values: str | Sequence[str]) -> str:
         fold(name, parse_addresses(name, value).words
              if name.lower() in ADDRESS_FIELDS
              else format_unstructured(name, check_text(name, value)))
-        for value in ([values] if isinstance(values, str) else values))
-
-
-def take_addresses(fields: dict[str, Any], name: str) -> AddressList:
-    """Read a field of addresses, and take it out of the fields.
-
-    Args:
-        fields: The fields that remain to be written.
-        name: Such as 'To'.
-
-    Returns:
-        Its addresses; none if it is not there.
-
-    Raises:
-        SMTPMessageError: Something in it is no address.
-    """
-    value = fields.pop(name, '')
-    return parse_addresses(name, *([value] if isinstance(value, str)
-                                   else value))
+        for value in values)
 
 
 def check_sender(found: AddressList) -> str:
@@ -2962,21 +2904,22 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     Raises:
         SMTPMessageError: It cannot be sent as it is given.
     """
-    fields = {key.title() if key.lower() in OWN_FIELDS else key: value
+    fields = {key.title() if key.lower() in OWN_FIELDS else key:
+              [value] if isinstance(value, str) else list(value)
               for key, value in message_info.items()}
     if len(fields) < len(message_info):
         raise SMTPMessageError('a header field is given twice.')
-    sender, to, cc, bcc = (take_addresses(fields, name)
+    sender, to, cc, bcc = (parse_addresses(name, *fields.pop(name, ()))
                            for name in ('From', 'To', 'Cc', 'Bcc'))
     address = check_sender(sender)
     recipients = drop_duplicates(to.addresses + cc.addresses + bcc.addresses)
     if not recipients:
         raise SMTPMessageError('there is no recipient.')
     if not to.words and not cc.words:
-        # An empty group: it says to people that there is somebody, not who.
+        # An empty group tells people that there is somebody, but not who.
         to = AddressList(['undisclosed-recipients:;'], [])
-    subject = check_text('Subject', fields.pop('Subject', ''))
-    date = fields.pop('Date', '') or get_formatted_date()
+    subject = check_text('Subject', ''.join(fields.pop('Subject', ())))
+    date = ''.join(fields.pop('Date', ())) or get_formatted_date()
     if not re.fullmatch(f'[ -~]{{1,{HEADER_LINE}}}', date):
         raise SMTPMessageError(
             f'Date: {date[:100]!r} is not a short line of ASCII.')
@@ -3070,9 +3013,11 @@ class StoredBody:
 
     def outline(self) -> Iterator[tuple[str, str]]:
         """Yield what a transcript shows of the body: its first lines."""
-        first = next(self._read(), b'')
-        yield from Lines(first).outline()
-        if len(first) < self.size:
+        first = Lines(next(self._read(), b''))
+        if first.size == self.size:
+            yield from first.outline()
+        else:
+            yield from itertools.islice(first.outline(), SHOWN_FIRST)
             yield '--', f'({self.size:,} octets in all)'
 
 
@@ -3083,14 +3028,21 @@ def read_header(file: BinaryIO) -> list[str]:
         Its fields, each with its folded lines and its CRLF.
 
     Raises:
-        SMTPMessageError: This is no header, or none in UTF-8.
+        SMTPMessageError: This is no header, or none that can be sent.
     """
     fields: list[list[str]] = []
     for number, octets in enumerate(
             iter(functools.partial(file.readline, BLOCK), b''), 1):
         octets = octets.rstrip(b'\r\n')
-        line = octets.decode('utf-8', 'surrogateescape')
-        line = line.lstrip('\ufeff')    # a mark that some editors leave
+        try:
+            # Some editors leave a mark at the beginning of a file.
+            line = octets.decode('utf-8-sig' if number == 1 else 'utf-8')
+        except UnicodeDecodeError:
+            told = octets[:80].decode('utf-8', 'backslashreplace')
+            raise SMTPMessageError(
+                f'line {number}, in the header, is not UTF-8: {told}',
+                advice=f'{YOU}: let your mail program write encoded-words.'
+            ) from None
         if not line:
             break
         if line.startswith((' ', '\t')) and fields and '\r' not in line:
@@ -3102,11 +3054,6 @@ def read_header(file: BinaryIO) -> list[str]:
                 f'line {number} is no header field: {line[:80]}',
                 advice=f'{YOU}: a finished message begins with its header '
                 'fields, and an empty line ends them.')
-        if re.search('[\ud800-\udfff]', line):
-            raise SMTPMessageError(
-                f'the header field {fields[-1][0].partition(":")[0]} is not '
-                'UTF-8.',
-                advice=f'{YOU}: let your mail program write encoded-words.')
         check_lines(octets + CRLF.encode())
     return [''.join(lines) for lines in fields]
 
@@ -3137,17 +3084,25 @@ def collect_values(fields: Sequence[str]) -> dict[str, list[str]]:
 
 def find_addresses(values: Mapping[str, Sequence[str]], *names: str
                    ) -> list[str]:
-    """Return the addresses in the fields of these names.
+    """Return the addresses in fields, or in those Resent if there are any.
 
     Display names play no part here, and many lack the quotes they need, so
-    they are left out before a value is read.
+    they are left out before a value is parsed: 'Dr. Bob <b@c.org>' becomes
+    '<b@c.org>'.
+
+    Args:
+        values: From collect_values.
+        *names: Of the fields, such as 'To'.
 
     Raises:
         SMTPMessageError: Something in them is no address.
     """
+    resent = 'Resent-' if 'resent-from' in values else ''
+    # (?<![^x]) means: at the start, or behind an x.
     return [address for name in names for address in parse_addresses(
-        name, *(re.sub('(?<![^,;:<>"()])[^,;:<>"()]+<', '<', value)
-                for value in values.get(name.lower(), ()))).addresses]
+        resent + name,
+        *(re.sub('(?<![^,;:<>"()])[^,;:<>"()]+<', '<', value)
+          for value in values.get(f'{resent}{name}'.lower(), ()))).addresses]
 
 
 def find_sender(values: Mapping[str, Sequence[str]], path: str) -> str:
@@ -3156,26 +3111,14 @@ def find_sender(values: Mapping[str, Sequence[str]], path: str) -> str:
     Raises:
         SMTPMessageError: It is not clear which that is.
     """
-    resent = 'Resent-' if 'resent-from' in values else ''
-    found = find_addresses(values, f'{resent}From')
+    found = find_addresses(values, 'From')
     if len(found) > 1:              # several authors: one of them sent it
-        found = find_addresses(values, f'{resent}Sender')
+        found = find_addresses(values, 'Sender')
     if len(found) != 1:
         raise SMTPMessageError(
             f'{path} has no address in From, or several and none in Sender.',
             advice=f'{YOU}: see --from.')
     return found[0]
-
-
-def find_recipients(values: Mapping[str, Sequence[str]]) -> list[str]:
-    """Find the addresses for RCPT in the header of a finished message.
-
-    Raises:
-        SMTPMessageError: A field that should have them has something else.
-    """
-    resent = 'Resent-' if 'resent-from' in values else ''
-    return find_addresses(values, f'{resent}To', f'{resent}Cc',
-                          f'{resent}Bcc')
 
 
 def read_message(file: BinaryIO, path: str, sender: str | None = None,
@@ -3200,7 +3143,8 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
     fields = read_header(file)
     values = collect_values(fields)
     sender = sender or find_sender(values, path)
-    recipients = drop_duplicates(recipients or find_recipients(values))
+    recipients = drop_duplicates(
+        recipients or find_addresses(values, 'To', 'Cc', 'Bcc'))
     if not recipients:
         raise SMTPMessageError(f'{path} names no recipient.',
                                advice=f'{YOU}: see --to.')
@@ -3224,6 +3168,7 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
 # ---------------------------------------------------------------------------
 
 TLS_WAYS = ('starttls', 'implicit', 'none')
+AUTH_WAYS = ('auto', *map(str.lower, MECHANISMS), 'none')
 
 
 def choose_tls(port: int) -> str:
@@ -3235,11 +3180,12 @@ def check_login(user: str, secret: str) -> None:
     """Refuse a user name, password or token that is no text.
 
     Raises:
-        SMTPConfigurationError: One of them is not UTF-8.
+        SMTPConfigurationError: One of them is not UTF-8, or has a NUL.
     """
     for what, text in ('user name', user), ('password', secret):
-        if re.search('[\ud800-\udfff]', text):
-            raise SMTPConfigurationError(f'the {what} is not UTF-8.')
+        if re.search('[\0\ud800-\udfff]', text):
+            raise SMTPConfigurationError(
+                f'the {what} is not UTF-8, or has a NUL.')
 
 
 def deliver(mail: Mail, password: str, *, server: str = SMTP_SERVER,
@@ -3280,6 +3226,8 @@ def deliver(mail: Mail, password: str, *, server: str = SMTP_SERVER,
     tls = choose_tls(port) if tls is None else tls
     if tls not in TLS_WAYS:
         raise SMTPUsageError(f'tls is one of {", ".join(TLS_WAYS)}.')
+    if auth not in AUTH_WAYS:
+        raise SMTPUsageError(f'auth is one of {", ".join(AUTH_WAYS)}.')
     check_login(user, password)
     transcript = transcript or Transcript()
     transcript.protect(password)
@@ -3318,9 +3266,7 @@ def smtp_send(password: str, message_info: Mapping[str, Any],
     Args:
         password: The password of the account that sends, or the access token
             if auth is 'xoauth2'.
-        message_info: 'From', 'To' (a string or a list of strings),
-            'Subject', and perhaps 'Cc', 'Bcc', 'Date'; any other key is a
-            further header field.
+        message_info: The header: see build_message.
         message_text: The text, of any number of lines.
         attachments: Paths of files.
         html: The same text for readers that show HTML, or None.
@@ -3483,7 +3429,6 @@ REACHED = {'connect': 'the server is there', 'ehlo': 'the server answers',
            'rcpt': 'all recipients are accepted'}
 
 METER_FROM = 1_000_000          # octets; smaller messages need no meter
-METER_INTERVAL = 0.1            # seconds
 MERMAID_ENTITIES = {ord(character): f'#{ord(character)};'
                     for character in '#;<>{}"'}
 TLS_BACKGROUND = 'rgb(225, 240, 225)'       # a light green
@@ -3491,10 +3436,9 @@ TLS_BACKGROUND = 'rgb(225, 240, 225)'       # a light green
 
 def describe_size(limit: str) -> str:
     """Say what the parameter of SIZE means."""
-    if not re.fullmatch('[0-9]{1,18}', limit) or int(limit) == 0:
-        return 'any size'
-    octets = int(limit)
-    return f'up to {octets / 2**20:.0f} MB' if octets >= 2**20 \
+    octets = read_size_limit(limit)
+    return 'any size' if octets == 0 \
+        else f'up to {octets / 2**20:.0f} MB' if octets >= 2**20 \
         else f'up to {octets / 2**10:.0f} kB'
 
 
@@ -3525,7 +3469,7 @@ class Lesson(Transcript):
         self._narration: list[str] = []
         self._explained: set[tuple[int, str]] = set()
         self._offered: Extensions = {}
-        self._meter_begun = self._meter_due = 0.0
+        self._meter_begun = 0.0
 
     # Explaining
 
@@ -3623,12 +3567,10 @@ class Lesson(Transcript):
             left = (total - done) / max(rate, 1)
             text = (f'{done * 100 // total:3} %  {rate / 1e6:6.1f} MB/s  '
                     f'{left:4.0f} s left')
-        if done == total or now >= self._meter_due:
-            self._meter_due = now + METER_INTERVAL
-            try:
-                print(f'\r{text}\x1b[K', end='', file=self.meter, flush=True)
-            except (OSError, ValueError):
-                self.meter = None
+        try:
+            print(f'\r{text}\x1b[K', end='', file=self.meter, flush=True)
+        except (OSError, ValueError):
+            self.meter = None
 
     def client(self, line: str) -> None:
         """Show a line that the client is about to send, if it is new."""
@@ -3746,7 +3688,7 @@ class Talk:
             self._lesson.offered(read_extensions(connection.heard))
         elif verb == 'STARTTLS' and reply.code == SERVICE_READY:
             connection.encrypt(self._context, self._host)
-        elif verb == 'RCPT' and reply.code in YES_TO_RCPT:
+        elif verb == 'RCPT' and reply.code in YES['RCPT']:
             self.recipients += re.findall(r':\s*<?([^<>\s]*)', line)[:1]
         if verb in ('MAIL', 'RSET', 'EHLO') and reply.code == COMPLETED:
             self.recipients = []
@@ -3813,12 +3755,8 @@ class Talk:
                 connection.send_octets((line + CRLF).encode(
                     'utf-8', 'surrogateescape'))
             connection.refuse_unasked()
-        except EOFError:
-            connection.close()      # without the final dot nothing is sent
+        except EOFError:        # run_talk hangs up: nothing is sent
             raise SMTPStopped('your input ended before the dot.') from None
-        except SMTPException:
-            connection.close()
-            raise
         mail = Mail('', self.recipients)
         try:
             return send_final_dot(connection, ['.'], mail).reply
@@ -3892,8 +3830,12 @@ def parse_host(text: str) -> str:
 
 
 def parse_ehlo_name(text: str) -> str:
-    """Read a host name or address literal, or raise ValueError."""
-    return check_literal(text) if text.startswith('[') else encode_domain(text)
+    """Read a host name or address literal, or raise ArgumentTypeError."""
+    try:
+        return check_literal(text) if text.startswith('[') \
+            else encode_domain(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'{text!r}: {error}') from None
 
 
 def parse_header(text: str) -> tuple[str, str]:
@@ -3960,8 +3902,7 @@ def make_parser() -> Parser:
     option = parser.add_argument_group('the login').add_argument
     option('-u', '--user', metavar='NAME', default='',
            help='default: the address of --from')
-    option('--auth', default='auto', type=str.lower, choices=(
-        'auto', *(name.lower() for name in MECHANISMS), 'none'),
+    option('--auth', default='auto', type=str.lower, choices=AUTH_WAYS,
            help='default: XOAUTH2 with a token, else LOGIN or PLAIN')
     option('--password-command', metavar='COMMAND',
            help='the first line of its output is the password or token')
@@ -4036,8 +3977,8 @@ def decode_text(octets: bytes) -> str:
         return octets.decode('utf-16' if marked else 'utf-8-sig')
     except UnicodeDecodeError as error:
         raise SMTPMessageError(
-            f'the text is not UTF-8: octet {error.object[error.start]:#04x} '
-            f'at offset {error.start}.',
+            f'the text is not {error.encoding.upper()}: octet '
+            f'{error.object[error.start]:#04x} at offset {error.start}.',
             advice=f'{YOU}: convert it first, for example with iconv.'
         ) from None
 
@@ -4245,7 +4186,7 @@ def run_password_command(command: str) -> str:
     except UnicodeDecodeError:
         problem = 'what it printed is not UTF-8.'
     except (OSError, ValueError) as error:
-        problem = getattr(error, 'strerror', None) or str(error)
+        problem = reason_of(error)
     program = command.split()[:1]       # without its arguments: too long
     raise SMTPConfigurationError(
         f'--password-command failed: {"".join(program)}: {problem}',
@@ -4320,6 +4261,18 @@ def parse_recipients(options: argparse.Namespace) -> list[str]:
             for address in parse_addresses(field, *texts).addresses]
 
 
+def ask_recipients(options: argparse.Namespace) -> list[str]:
+    """Return the recipients, and ask for them if there are none.
+
+    Raises:
+        SMTPUsageError: There is nobody to answer.
+        SMTPMessageError: One of them is no address.
+    """
+    if not (options.recipients or options.to or options.cc or options.bcc):
+        options.to = [ask_line('To', '--to')]
+    return parse_recipients(options)
+
+
 def open_message(options: argparse.Namespace, draft: Draft) -> Mail:
     """Open the finished message of --message.
 
@@ -4360,9 +4313,7 @@ def write_message(options: argparse.Namespace, draft: Draft,
         SMTPUsageError: Something is missing, and nobody can be asked.
         SMTPMessageError: It cannot be sent as it is.
     """
-    if not (options.to or options.cc or options.bcc):
-        options.to = [ask_line('To', '--to')]
-    parse_recipients(options)       # complains at once
+    ask_recipients(options)
     if options.subject is None:
         options.subject = ask_line('Subject', '--subject')
     info: dict[str, Any] = {
@@ -4392,8 +4343,7 @@ def write_envelope(options: argparse.Namespace) -> Mail:
     """
     recipients: list[str] = []
     if options.quit_after == 'rcpt':
-        recipients = parse_recipients(options) or parse_addresses(
-            'To', ask_line('To', '--to')).addresses
+        recipients = ask_recipients(options)
     senders = parse_addresses('From', options.sender or '').addresses
     return Mail((senders or [''])[0], drop_duplicates(recipients))
 
@@ -4529,7 +4479,9 @@ def conclude(failure: BaseException | None, options: argparse.Namespace,
             say(str(transcript.verdict), 'stdout', 'stderr')
         return EXIT_SENT
     told, exit_code = describe_failure(failure)
-    kept = '' if options.dry_run else keep_draft(options, draft, failure)
+    done = options.dry_run or (
+        isinstance(failure, SMTPStopped) and options.quit_after)
+    kept = '' if done else keep_draft(options, draft, failure)
     say(f'smtp.py: {told}{kept}', 'stderr')
     if isinstance(failure, OSError):
         abandon(sys.stdout)             # it may be full, or nobody reads it
@@ -4546,6 +4498,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     given = take_secrets()
+    if isinstance(sys.stdin, io.TextIOWrapper):     # what is typed may be bad
+        sys.stdin.reconfigure(errors='surrogateescape')
     # Enough for conclude(), should the options make no sense.
     options, draft = argparse.Namespace(dry_run=False, diagram=None), Draft()
     transcript = Lesson()

@@ -177,13 +177,14 @@ def test_subjects(subject: str) -> None:
 
 
 def test_subject_octets() -> None:
-    """What can be read as it is stays so; the rest is encoded, not more."""
+    """In ASCII it stays as it is, else it is encoded as a whole."""
     for subject, value in [
             ('Lunch at 12:00, OK?', 'Lunch at 12:00, OK?'),
             ('Übermorgen', '=?utf-8?q?=C3=9Cbermorgen?='),
-            ('Re: Übermorgen um 12', 'Re: =?utf-8?q?=C3=9Cbermorgen?= um 12'),
+            ('Re: Übermorgen um 12',
+             '=?utf-8?q?Re=3A_=C3=9Cbermorgen_um_12?='),
             ('a für Alice und ö b',
-             'a =?utf-8?q?f=C3=BCr_Alice_und_=C3=B6?= b'),
+             '=?utf-8?q?a_f=C3=BCr_Alice_und_=C3=B6_b?='),
             ('你好', '=?utf-8?b?5L2g5aW9?=')]:
         assert fields(composed({'Subject': subject}), 'Subject') == [value]
 

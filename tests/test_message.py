@@ -71,7 +71,7 @@ def test_a_message_of_everything(pinned: None, tmp_path: pathlib.Path
         To: =?utf-8?q?B=C3=B3b_Exampleton?= <bob@example.org>, "Doe, Carol"
          <c@b.org>
         Cc: "Dr. Bob" <dr.bob@example.org>, "odd one"@example.org
-        Subject: =?utf-8?q?=C3=9Cbermorgen?= Lunch
+        Subject: =?utf-8?q?=C3=9Cbermorgen_Lunch?=
         Date: Mon, 23 Nov 2026 12:00:00 +0100
         Message-ID: <01010101010101010101010101010101@example.com>
         X-Lab: 3
