@@ -237,6 +237,7 @@ def test_address_outside_ascii(finished: Callable[[bytes], str],
     (b'From: alice@example.com\r\nFrom bob Mon\r\nTo: bob@example.org\r\n',
      'line 2'),
     (b'PK\x03\x04\x14\x00\x00\x00\x08\x00', 'line 1'),
+    (b'From caf\xe9 Mon\r\nFrom: alice@example.com\r\n\r\n', 'line 1'),
 ])
 def test_what_is_no_message(message: bytes, word: str, post: Post,
                             finished: Callable[[bytes], str]) -> None:

@@ -35,15 +35,17 @@ def person(tmp_path: pathlib.Path, clean_environment: Dict[str, str],
     """A function that starts smtp.py on a terminal, with these arguments.
 
     Its keywords: `shell`, a pattern for a command line of a shell, with {} in
-    the place of ours; `password`, for SMTP_PASSWORD.
+    the place of ours; `password`, for SMTP_PASSWORD; and variables of the
+    environment.
     """
     people: List[Person] = []
 
-    def start(*args: str, shell: str = '', password: str = '') -> Person:
+    def start(*args: str, shell: str = '', password: str = '',
+              **variables: str) -> Person:
         command = [sys.executable, str(conftest.PROGRAM), *session, *args]
         if shell:
             command = ['/bin/sh', '-c', shell.format(shlex.join(command))]
-        environment = {**clean_environment, 'TERM': 'dumb'}
+        environment = {**clean_environment, 'TERM': 'dumb', **variables}
         if password:
             environment['SMTP_PASSWORD'] = password
         people.append(Person(command, environment, tmp_path, columns=500))
@@ -266,12 +268,14 @@ def test_ctrl_c_before_typing_keeps_nothing(
     assert not list(tmp_path.glob('unsent-*'))
 
 
+@pytest.mark.parametrize('errors', ['strict', 'surrogateescape'])
 def test_letters_of_another_character_set(
-        person: Start, server: PracticeServer
+        errors: str, person: Start, server: PracticeServer
         ) -> None:
     """A terminal that sends Latin-1: refused, and no traceback."""
     someone = person(*GIVEN['From'], *GIVEN['To'], *GIVEN['Subject'],
-                     password=PASSWORD)
+                     password=PASSWORD,
+                     PYTHONIOENCODING=f'utf-8:{errors}')
     someone.asked('Text')
     os.write(someone.child.child_fd, b'Gr\xfc\xdfe\n.\n')
     someone.sees('smtp.py: Not sent: ')
@@ -280,12 +284,14 @@ def test_letters_of_another_character_set(
     assert not server.messages
 
 
+@pytest.mark.parametrize('errors', ['strict', 'surrogateescape'])
 def test_an_answer_of_another_character_set(
-        person: Start, server: PracticeServer
+        errors: str, person: Start, server: PracticeServer
         ) -> None:
     """The same for a subject."""
     someone = person(*GIVEN['From'], *GIVEN['To'], *GIVEN['Text'],
-                     password=PASSWORD)
+                     password=PASSWORD,
+                     PYTHONIOENCODING=f'utf-8:{errors}')
     someone.asked('Subject')
     os.write(someone.child.child_fd, b'Gr\xfc\xdfe\n')
     someone.sees('smtp.py: Not sent: ')
