@@ -9,8 +9,8 @@ Python's smtplib and email packages do all this. Here it is done by hand, so
 that it can be seen.
 
 This is a whole session with Office 365, as it looks on the wire. `C:` marks
-what we, the client, send; `S:` what the server answers; on the right stands
-the function below that does it.
+what we, the client, send; `S:` what the server answers; on the right is the
+function, defined below, that does it.
 
     (TCP connection to smtp.office365.com, port 587)        open_socket
     S: 220 smtp.office365.com Microsoft ESMTP MAIL Service  read_greeting
@@ -73,7 +73,7 @@ Contents:
     16  The draft          what was typed is not lost
     17  The program        password, message, verdict, main
 
-The words used here, each for one thing only: a *command* is a line that the
+Each of these words is used for one thing only: a *command* is a line that the
 client sends; a *reply* is the server's answer, and begins with a *reply code*
 of three digits; an *extension* is something that the server offers in its
 reply to EHLO; the *envelope* (MAIL and RCPT) says where the *message* goes;
@@ -143,7 +143,7 @@ IMPLICIT_TLS_PORT = 465     # submission inside TLS from the start, RFC 8314
 SMTP_DOMAINNAME = ''        # our name in EHLO; empty: the name of this host
 
 CRLF = '\r\n'               # ends every line: carriage return, line feed
-MASK = '********'           # is shown where a secret was
+MASK = '********'           # shown in place of a secret
 
 # Reply codes, in the words of RFC 5321 section 4.2.3 and RFC 4954
 SERVICE_READY = 220
@@ -205,16 +205,16 @@ EXIT_TERMINATED = 143
 # 2  Replies
 #
 # The server answers every command with a reply of one or more lines, which
-# all begin with the same three digits. The first digit is the verdict: 2 yes,
-# 3 yes so far, go on, 4 not now, 5 no. The lines are joined by a hyphen after
-# the digits, and the last one has a space there:
+# all begin with the same three digits. The first digit is the answer: 2 yes,
+# 3 yes so far, go on, 4 not now, 5 no. A hyphen after the digits says that
+# more lines follow; the last line has a space there:
 #
 #     250-smtp.office365.com Hello
 #     250 SIZE 157286400
 #
 # By 4yz we mean any code that begins with a 4. Many servers begin the text
 # with an enhanced status code such as 5.7.139 (RFC 3463), which says more
-# exactly what is wrong.
+# precisely what is wrong.
 # ---------------------------------------------------------------------------
 
 # Three digits in their ranges, then a hyphen or a space and text, or nothing.
@@ -267,8 +267,8 @@ def escape(text: str) -> str:
 # ---------------------------------------------------------------------------
 # 3  Verdicts
 #
-# What can be said of a message in the end is one of three things. It was
-# sent: there is a receipt. It was not sent: there is an error, whose class
+# In the end one of three things is true of a message. It was sent: there is a
+# receipt. It was not sent: there is an error, whose class
 # answers the question "what can I do now?". Or nobody can know, since the
 # final dot was on its way and no valid answer to it came: the server may have
 # taken the mail, and only its 250 been lost. That is SMTPDeliveryUnknown, and
@@ -281,7 +281,7 @@ def escape(text: str) -> str:
 
 MAX_SHOWN_REPLY = 160       # characters; the transcript has the rest
 ERROR_LINE = 79
-FINAL_DOT = 'the final dot'     # stands for the dot where commands are named
+FINAL_DOT = 'the final dot'     # how errors name it: it is not a command
 
 
 class Receipt(NamedTuple):
@@ -290,7 +290,7 @@ class Receipt(NamedTuple):
     Attributes:
         reply: The reply to the final dot.
         recipients: Their addresses.
-        message_id: By which the message can be found again; or ''.
+        message_id: Identifies the message in logs; or ''.
     """
 
     reply: Reply
@@ -344,7 +344,7 @@ class SMTPException(Exception):
     def __init__(self, problem: str, *, details: Sequence[str] = (),
                  command: str = '', reply: Reply | None = None,
                  advice: str = '', exit_code: int | None = None) -> None:
-        """Keep what is known; advice and exit code are those of the class."""
+        """Keep what is known; else advice and exit code are the class's."""
         super().__init__(problem)
         self.problem = problem
         self.details = details
@@ -390,7 +390,7 @@ class SMTPConfigurationError(SMTPException):
 
 
 class SMTPConnectError(SMTPException):
-    """No connection came about: check name, port and network."""
+    """No connection could be made: check name, port and network."""
 
     exit_code = EXIT_TRY_LATER
 
@@ -404,7 +404,7 @@ class SMTPServerDisconnected(SMTPException):
 
 
 class SMTPProtocolError(SMTPException):
-    """What came is not SMTP, or not to be trusted: check server and port."""
+    """The answer is not SMTP, or not to be trusted: check server and port."""
 
     exit_code = EXIT_PROTOCOL
     advice = ('Check that server and port are those of a mail server, and '
@@ -433,7 +433,7 @@ class SMTPDeliveryUnknown(SMTPException):
               'whether it has arrived.')
 
 
-# Advice. To begin with, whose turn is it?
+# Advice begins with whose turn it is.
 YOU, ADMINISTRATOR, WAIT = (
     'Your turn', "Your administrator's turn", 'Wait')
 
@@ -455,13 +455,13 @@ ADVICE = (
      'a policy forbids this login (conditional access, or authentication '
      "policy); the user's sign-in log says which."),
     (r'basic authentication is disabled|^5\d\d 5\.7\.30\b', YOU,
-     'this server takes no passwords any more: use a token, with --auth '
+     'this server no longer takes passwords: use a token, with --auth '
      'xoauth2.'),
     ('user credentials were incorrect', YOU,
      'check user name (-u) and password. With two-step login an app password '
      'or a token (--auth xoauth2) is needed.'),
     ('^5[^0].*<- AUTH XOAUTH2', YOU,
-     'get a new token, for they expire within hours. It must be for this very '
+     'get a new token: tokens expire within hours. It must be for this very '
      'user, and for the scope that sends mail (Office 365: '
      'https://outlook.office.com/SMTP.Send). If it is, authenticated SMTP may '
      'be off for the mailbox.'),
@@ -471,8 +471,8 @@ ADVICE = (
     (r'^504 5\.7\.4\b', YOU,
      'the server does not take this way of logging in: try another --auth.'),
     (r'^5\d\d 5\.(7\.60|2\.252)\b|SendAsDenied|not owned by user', YOU,
-     'this login may not send as that sender: put your own address into '
-     '--from, or ask for the right "Send As".'),
+     'this login may not send as that sender: use your own address in '
+     '--from, or ask for the "Send As" permission.'),
     (r'^432 4\.3\.2\b', WAIT,
      'a mailbox may have three connections at a time. Try again in a minute.'),
     (r'^421 4\.7\.66\b', ADMINISTRATOR,
@@ -508,8 +508,8 @@ ADVICE = (
     (r'^5\d\d 5\.(3\.4|2\.3)\b|^552(?! 5)', YOU,
      'the message is too large: send fewer attachments, or a link.'),
     ('(?i)gr[ae]y-?list|^45.*(try again|come back).*<- RCPT', WAIT,
-     'the server looks whether you come back, as most spammers do not. Send '
-     'the same again in a quarter of an hour.'),
+     'the server greylists: it takes mail only from senders who try again. '
+     'Send the same again in a quarter of an hour.'),
     ('^535', YOU,
      'check the user name (-u, else the address of --from) and the password.'),
     ('^334', YOU, 'the server wants more than user name and password: try '
@@ -611,7 +611,7 @@ def make_refusal(command: str, reply: Reply) -> SMTPException:
 BAD_CERTIFICATE = {             # by the numbers of OpenSSL's X509_V_ERR_...
     9: 'is not valid yet (or the clock of this computer is wrong)',
     10: 'has expired (or the clock of this computer is wrong)',
-    18: 'is signed by nobody but itself',
+    18: 'is self-signed',
     19: 'is vouched for by an authority that this computer does not know',
     20: 'is vouched for by an authority that this computer does not know',
     21: 'comes without the certificates that would prove it',
@@ -621,7 +621,7 @@ BAD_CERTIFICATE = {             # by the numbers of OpenSSL's X509_V_ERR_...
 OLD_TLS = (f'{ADMINISTRATOR}: the server has only old versions of TLS, which '
            'are not safe: it must be updated.')
 TLS_ADVICE = {
-    'WRONG_VERSION_NUMBER': f'{YOU}: what the server sent is no TLS. Does '
+    'WRONG_VERSION_NUMBER': f'{YOU}: what the server sent is not TLS. Does '
     '--tls fit the port? Usual are --tls starttls on 587, implicit on 465.',
     'TLSV1_ALERT_PROTOCOL_VERSION': OLD_TLS,
     'UNSUPPORTED_PROTOCOL': OLD_TLS,
@@ -647,7 +647,7 @@ def describe_certificate(certificate: Mapping[str, Any]) -> str:
 
 
 def tls_failure(sock: ssl.SSLSocket, error: ssl.SSLError) -> SMTPProtocolError:
-    """Make the error for TLS that failed, or a certificate that is no good.
+    """Make the error for a failed handshake or a bad certificate.
 
     Args:
         sock: Knows the name of the server, and its certificate.
@@ -746,12 +746,12 @@ class Transcript:
     # Hiding
 
     def protect(self, secret: str) -> None:
-        """Show a secret nowhere, nor its base64 within that of more text.
+        """Hide a secret everywhere, even inside the base64 of a longer text.
 
         Base64 writes three octets as four letters of six bits. Behind one or
         two other octets the same secret therefore looks different: 'key' is
-        'a2V5', but 'xkey' is 'eGtleQ=='. Of each of the three forms the
-        letters are taken that hold no bits of a neighbour.
+        'a2V5', but 'xkey' is 'eGtleQ=='. From each of the three forms we take
+        the letters that hold no bits of a neighbour.
         """
         if not secret:
             return
@@ -779,7 +779,7 @@ class Transcript:
         return text
 
     def hide_reply(self, lines: Sequence[str]) -> list[str]:
-        """Mask the lines of a reply, save their codes.
+        """Mask the lines of a reply, except for their codes.
 
         All of them are masked if a secret is spread over several.
         """
@@ -828,7 +828,7 @@ class Transcript:
             login[1] or self._challenged) else '')
 
     def server(self, lines: Sequence[str], elapsed: float) -> None:
-        """Show a reply, as far as it came.
+        """Show a reply, as much of it as has arrived.
 
         Args:
             lines: Its lines, with the reply code.
@@ -849,29 +849,29 @@ class Transcript:
     # Occasions
 
     def begin(self, name: str, function: Callable[..., Any]) -> None:
-        """Take notice that a stage begins, and which function does it."""
+        """Called when a stage begins, with the function that does it."""
 
     def confirm(self) -> None:
-        """Take notice that the lines just shown are about to be sent.
+        """Called when lines have been shown, before they are sent.
 
         Raises:
             SMTPStopped: The user does not want that.
         """
 
     def sent(self, lines: Iterable[str]) -> None:
-        """Take notice of the lines that were sent."""
+        """Called when lines have been sent."""
 
     def replied(self, command: str, reply: Reply) -> None:
-        """Take notice of what was answered to a command."""
+        """Called when a command was answered."""
 
     def offered(self, extensions: Extensions) -> None:
-        """Take notice of what the server offers."""
+        """Called when the server has said what it offers."""
 
     def progress(self, done: int, total: int) -> None:
-        """Take notice of how many octets of the message have gone."""
+        """Called when so many octets of the message have gone."""
 
     def reached(self, name: str) -> None:
-        """Take notice that a stage is over.
+        """Called when a stage is over.
 
         Raises:
             SMTPStopped: The user wants to end there.
@@ -957,11 +957,11 @@ class Connection:
 
     # When it breaks
 
-    # A method that raises these errors says `raise self._broken(error)`, so
-    # that the reader sees at that place that the method ends there.
+    # These methods make errors; the caller raises them, so that one sees
+    # there where it ends.
 
     def _lost(self, what: str) -> SMTPServerDisconnected:
-        """Make the error for a connection that is of no use any more."""
+        """Make the error for a connection that can no longer be used."""
         command = self.awaited[0] if self.awaited else ''
         when = {GREETING: ' before its greeting', GOING_ON: '', '': ''}.get(
             command, f' after {command}')
@@ -1266,7 +1266,7 @@ def look_up(host: str, port: int, family: int) -> list[tuple[Any, ...]]:
     """Find the addresses of a host, each with its family.
 
     Raises:
-        SMTPConnectError: There is no such host, or nobody could be asked.
+        SMTPConnectError: There is no such host, or the lookup failed.
     """
     try:
         found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
@@ -1362,8 +1362,8 @@ def read_greeting(connection: Connection) -> None:
 def find_own_name(connection: Connection) -> str:
     """Find a name for EHLO that servers accept.
 
-    This is the name of this host if it is a full one; else our IP address as
-    a literal, such as '[192.0.2.7]' (RFC 5321 section 4.1.4).
+    This is the name of this host if it is fully qualified; else our IP address
+    as a literal, such as '[192.0.2.7]' (RFC 5321 section 4.1.4).
     """
     name = SMTP_DOMAINNAME or socket.gethostname()
     # With a dot and a letter behind it: neither 'laptop' nor '192.0.2.7'.
@@ -1444,7 +1444,7 @@ def make_tls_context(ca_file: str | None = None) -> ssl.SSLContext:
 @stage('tls')
 def begin_tls(connection: Connection, context: ssl.SSLContext,
               host: str) -> None:
-    """Begin with encryption at once.
+    """Encrypt before anything is said.
 
     On port 465 the TLS handshake comes first, and even the greeting is
     encrypted (RFC 8314 section 3.3).
@@ -1560,8 +1560,8 @@ def auth_plain(connection: Connection, user: str, password: str) -> Reply:
 def auth_xoauth2(connection: Connection, user: str, token: str) -> Reply:
     """Log in by XOAUTH2: a token in place of the password.
 
-    The token comes from the provider's own login page, holds for an hour or
-    so, and allows only what it was issued for. If it is no good, the server
+    The token comes from the provider's own login page, is valid for an hour
+    or so, and allows only what it was issued for. If it is no good, the server
     says why in a challenge, and wants an empty line before it refuses. No RFC
     describes this; Google and Microsoft do.
 
@@ -1788,8 +1788,8 @@ class Mail(NamedTuple):
             is all that is to be tried.
         body: What follows them.
         needs_8bitmime: Whether the body has octets beyond ASCII.
-        own_header: The fields as their author keeps them, with Bcc; only for
-            the draft (section 16).
+        own_header: The fields as the author keeps them, Bcc included; only
+            for the draft (section 16).
     """
 
     sender: str
@@ -2178,7 +2178,7 @@ def format_unstructured(name: str, text: str) -> list[str]:
         Words to put a space between: those of the text if all of it is plain
         ASCII, else encoded-words.
     """
-    # Split at single spaces; further ones stay with the word behind them.
+    # Split at single spaces; further ones stay with the word after them.
     words = re.split('(?<! ) ', text) if text else []
     # '=?' would be taken for the beginning of an encoded-word. A line has room
     # for 998 octets, so these 60 and 900 surely fit.
@@ -2210,7 +2210,7 @@ def format_phrase(name: str) -> list[str]:
 
 
 def encode_domain(domain: str) -> str:
-    """Write a domain in the letters that DNS knows (RFC 5890).
+    """Write a domain in ASCII, as DNS has it (RFC 5890).
 
     Returns:
         For 'bücher.example', 'xn--bcher-kva.example'.
@@ -2275,7 +2275,7 @@ COMMA, COLON, SEMICOLON = (('special', mark) for mark in ',:;')
 
 
 def skip_comment(text: str, start: int) -> int:
-    """Find the position behind a comment, which may hold comments; or -1."""
+    """Return the position after a comment (they nest), or -1 if it is open."""
     depth = 0
     for found in re.compile(r'\\.|[()]').finditer(text, start):
         depth += {'(': 1, ')': -1}.get(found[0], 0)
@@ -2382,7 +2382,7 @@ def read_mailbox(tokens: Sequence[Token]) -> AddressList:
 
 
 def format_group_name(tokens: Sequence[Token]) -> list[str]:
-    """Write the name of a group, up to its colon.
+    """Write the name of a group, including its colon.
 
     Raises:
         ValueError: There is none.
@@ -2408,7 +2408,7 @@ def join_with_commas(entries: Iterable[Sequence[str]]) -> list[str]:
 def read_addresses(tokens: Iterable[Token]) -> AddressList:
     """Read a list of mailboxes and groups (RFC 5322 section 3.4).
 
-    Such as 'Bob <bob@example.org>, Friends: carol@example.com, dave@b.org;'.
+    For example 'Bob <bob@example.org>, Friends: carol@example.com;'.
 
     Raises:
         ValueError: Something in it is no address.
@@ -2481,7 +2481,7 @@ def fold(name: str, words: Iterable[str]) -> str:
     lines = [f'{name}:']
     for word in words:
         full = len(lines[-1]) + 1 + len(word) > HEADER_LINE
-        # Some programs want to see something beside the name.
+        # Some programs cannot read a first line with only the name.
         if full and (lines[-1] != f'{name}:' or word.startswith('=?')):
             lines.append('')
         lines[-1] += f' {word}'
@@ -2500,7 +2500,7 @@ def to_local_time(moment: datetime.datetime) -> datetime.datetime:
     """
     import warnings
     try:
-        import tzlocal  # reads files: not without need
+        import tzlocal
         with warnings.catch_warnings():
             warnings.simplefilter('error')      # tzlocal warns, then guesses
             return moment.astimezone(tzlocal.get_localzone())
@@ -2562,10 +2562,10 @@ def print_all_timezones() -> None:
 # 10  Parts
 #
 # SMTP was made for lines of ASCII, at most 998 octets long. A text of other
-# letters, and every file, has to be dressed up as such lines: in quoted-
+# letters, and every file, has to be encoded as such lines: in quoted-
 # printable, which leaves ASCII readable (é is =C3=A9), or in base64, which
 # writes three octets as four letters. Fields in front of each part say what
-# it is and how it is dressed (RFC 2045). Files are read in small pieces while
+# it is and how it is encoded (RFC 2045). Files are read in small pieces while
 # they are sent, so that a large one takes no memory.
 # ---------------------------------------------------------------------------
 
@@ -2751,11 +2751,11 @@ def format_parameter(name: str, value: str) -> list[str]:
 
 def make_attachment_part(path: str) -> Part:
     """Make a part of a file (RFC 2183)."""
-    import mimetypes  # reads files of its own: not without need
+    import mimetypes
     attachment = Attachment(path)
     kind, packed = mimetypes.guess_type(f'./{attachment.name}')
     if kind is None or packed or kind.startswith(('message/', 'multipart/')):
-        kind = 'application/octet-stream'   # base64 is for this: RFC 2046 5.2
+        kind = 'application/octet-stream'   # RFC 2045 6.4: these not in base64
     return Part(
         fold('Content-Type', [kind])
         + fold('Content-Transfer-Encoding', ['base64'])
@@ -3125,8 +3125,8 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
                  recipients: Sequence[str] = ()) -> Mail:
     """Take a finished message, as from a mail program, to be sent as it is.
 
-    Bcc is taken out, a missing Date or Message-ID is put in, and the line
-    ends of the body are mended; all else stays as it is.
+    Bcc is taken out, a missing From, Date or Message-ID is put in, and line
+    ends are made CRLF; all else stays as it is.
 
     Args:
         file: The message, a regular file.
@@ -3295,7 +3295,7 @@ def smtp_send(password: str, message_info: Mapping[str, Any],
 
 
 def say(text: str, *names: str) -> None:
-    """Print a line of text, whatever its letters, where it can be read.
+    """Print text, whatever its letters, on the first stream that takes it.
 
     Args:
         text: Anything; it is made safe to print.
@@ -3573,7 +3573,7 @@ class Lesson(Transcript):
             self.meter = None
 
     def client(self, line: str) -> None:
-        """Show a line that the client is about to send, if it is new."""
+        """Show a line about to be sent, unless the user has just typed it."""
         if self.echo:
             super().client(line)
 
@@ -3582,7 +3582,7 @@ class Lesson(Transcript):
         self.events += [('C:', self.hide(line)) for line in lines]
 
     def server(self, lines: Sequence[str], elapsed: float) -> None:
-        """Show a reply, as far as it came, and keep it for the diagram."""
+        """Show what has arrived of a reply, and keep it for the diagram."""
         self.events += [('S:', line) for line in self.hide_reply(lines)]
         super().server(lines, elapsed)
 
@@ -3673,7 +3673,7 @@ class Talk:
         # The second one is for slips such as 'AUTHPLAIN secret'.
         secret = re.match(r'(?i)!?\s*AUTH\s+(?!LOGIN\b)\S+\s+(.+)', line) \
             or re.match(r'(?i)!?\s*\S*AUTH(?!\s).*\s(\S+)', line)
-        if user:                        # base64 is done for them
+        if user:                        # we do the base64
             line = f'AUTH LOGIN {to_base64(user[1])}'
         elif secret:
             self.protect(secret[1])
@@ -3730,7 +3730,7 @@ class Talk:
                                           or reply.text))
             echo, self._lesson.echo = self._lesson.echo, True
             reply = self._connection.send_command(line)
-            self._lesson.echo = echo    # what was typed was no base64
+            self._lesson.echo = echo    # what was typed was not base64
         return reply
 
     def type_message(self) -> Reply:
@@ -3744,8 +3744,8 @@ class Talk:
         """
         connection = self._connection
         self._lesson.note(
-            'Every line goes as you type it: to double a dot that begins a '
-            'line is your part here. A line with only a dot ends the message.')
+            'Every line goes as you type it: here you must double a dot that '
+            'begins a line. A line with only a dot ends the message.')
         try:
             for line in iter(functools.partial(ask_command, 'C: '), '.'):
                 if re.search('[\r\n\0]', line):
@@ -3784,7 +3784,7 @@ NO_SENDER_YET = ('connect', 'ehlo', 'tls')      # --quit-after before a login
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours."""
+    """An argument parser that raises our errors."""
 
     def error(self, message: str) -> NoReturn:
         """Raise SMTPUsageError, which becomes a verdict."""
@@ -3848,7 +3848,7 @@ def parse_header(text: str) -> tuple[str, str]:
 
 
 def make_parser() -> Parser:
-    """Write down the options."""
+    """Make the parser of the command line."""
     parser = Parser(
         prog='smtp.py', allow_abbrev=False,
         description='Send an e-mail by SMTP. What is not given is asked for.',
@@ -3950,7 +3950,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
             (options.recipients and not finished,
              'addresses without --to go with --message only.'),
             (options.step and not is_terminal(sys.stdin),
-             '--step needs a terminal for your Enter.')):
+             '--step needs a terminal to read Enter from.')):
         if wrong:
             raise SMTPUsageError(why)
     return options
@@ -4153,8 +4153,8 @@ def keep_draft(options: argparse.Namespace, draft: Draft,
 # 17  The program
 #
 # What was not given as an option is asked for, in the order in which one
-# writes a letter. What stands in options, files and pipes is looked at before
-# the password is asked for. The last word is the verdict: sent, not sent, or
+# writes a letter. Options, files and pipes are checked before the password is
+# asked for. The last word is the verdict: sent, not sent, or
 # may have been sent; the exit code says the same to a script.
 # ---------------------------------------------------------------------------
 
@@ -4229,7 +4229,7 @@ def find_secret(options: argparse.Namespace, given: Mapping[str, str]) -> str:
 
 
 def ask_sender(options: argparse.Namespace) -> None:
-    """Ask for the sender, if the session needs one, and look at it.
+    """Ask for the sender, if the session needs one, and check it.
 
     Raises:
         SMTPUsageError: There is nobody to answer.
@@ -4246,7 +4246,7 @@ def warn_of_login(user: str, sender: str) -> None:
     """Warn of a user name that is the address of somebody else."""
     if '@' in user and sender and user.lower() != sender.lower():
         say(f'smtp.py: note: the login is {user}, but From is {sender}, which '
-            'many servers refuse without the right "Send As".', 'stderr')
+            'many servers refuse without the permission "Send As".', 'stderr')
 
 
 def parse_recipients(options: argparse.Namespace) -> list[str]:
@@ -4281,7 +4281,7 @@ def open_message(options: argparse.Namespace, draft: Draft) -> Mail:
         draft: Keeps what comes from a pipe.
 
     Raises:
-        SMTPMessageError: It cannot be read, or not be sent.
+        SMTPMessageError: It cannot be read, or cannot be sent.
     """
     piped = options.message == '-'
     if piped:
@@ -4426,7 +4426,7 @@ def make_transcript(options: argparse.Namespace) -> Lesson:
 
 
 def write_diagram(path: str, transcript: Lesson) -> None:
-    """Write the diagram; whatever comes of it, the mail is not affected."""
+    """Write the diagram; a failure does not change the verdict."""
     try:
         with open(path, 'w', encoding='utf-8') as file:
             file.write(transcript.diagram())
@@ -4512,7 +4512,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         failure = error
     try:
         exit_code = conclude(failure, options, draft, transcript)
-    except KeyboardInterrupt:           # the interrupt comes once only
+    except KeyboardInterrupt:       # interrupt() ignores further signals
         exit_code = conclude(failure, options, draft, transcript)
     if options.diagram:
         with contextlib.suppress(KeyboardInterrupt):
