@@ -184,7 +184,7 @@ QUIT_TIMEOUT = 5.0
 MAX_TIMEOUT = 86400             # a day; the system counts in milliseconds
 NOW = 0.0                       # a deadline that has passed: do not wait
 
-EXIT_SENT = 0
+EXIT_OK = 0
 EXIT_USAGE = 64                 # the command line
 EXIT_BAD_MESSAGE = 65           # an address, a header field, the size
 EXIT_NO_INPUT = 66              # a file that cannot be read
@@ -353,7 +353,7 @@ class SMTPException(Exception):
         self.advice = advice or self.advice
         self.exit_code = exit_code or self.exit_code
 
-    def quoted(self) -> Iterator[str]:
+    def quote_reply(self) -> Iterator[str]:
         """Yield what the server said, line by line."""
         if self.reply:
             for line in shorten(str(self.reply)).split('\n'):
@@ -363,7 +363,7 @@ class SMTPException(Exception):
         """Return the problem, the server's reply, and the advice."""
         import textwrap
         lines = [self.problem]
-        lines += [f'  {line}' for line in (*self.details, *self.quoted())]
+        lines += [f'  {line}' for line in (*self.details, *self.quote_reply())]
         for paragraph in self.advice.split('\n'):
             lines += textwrap.wrap(paragraph, ERROR_LINE,
                                    break_on_hyphens=False)
@@ -420,7 +420,7 @@ class SMTPNotSupportedError(SMTPException):
 class SMTPStopped(SMTPException):
     """The user wanted the session to end here; nothing failed."""
 
-    exit_code = EXIT_SENT
+    exit_code = EXIT_OK
 
 
 class SMTPDeliveryUnknown(SMTPException):
@@ -580,7 +580,7 @@ class SMTPRecipientsRefused(SMTPResponseException):
                      for address, answer in refused.items()])
         self.refused = refused
 
-    def quoted(self) -> Iterator[str]:
+    def quote_reply(self) -> Iterator[str]:
         """Yield nothing, since the details quote each reply."""
         return iter(())
 
@@ -646,7 +646,8 @@ def describe_certificate(certificate: Mapping[str, Any]) -> str:
             f'{certificate.get("notAfter")}')
 
 
-def tls_failure(sock: ssl.SSLSocket, error: ssl.SSLError) -> SMTPProtocolError:
+def make_tls_error(sock: ssl.SSLSocket, error: ssl.SSLError
+                   ) -> SMTPProtocolError:
     """Make the error for a failed handshake or a bad certificate.
 
     Args:
@@ -820,14 +821,14 @@ class Transcript:
             for line in textwrap.wrap(self.hide(text), HEADER_LINE) or ['']:
                 self.write('--', line)
 
-    def client(self, line: str) -> None:
+    def show_line(self, line: str) -> None:
         """Show a line that the client is about to send."""
         line = self.hide(line)
         login = re.fullmatch('(AUTH LOGIN )?([A-Za-z0-9+/=]+)', line)
         self.write('C:', line, from_base64(login[2]) if login and (
             login[1] or self._challenged) else '')
 
-    def server(self, lines: Sequence[str], elapsed: float) -> None:
+    def show_reply(self, lines: Sequence[str], elapsed: float) -> None:
         """Show a reply, as much of it as has arrived.
 
         Args:
@@ -973,7 +974,7 @@ class Connection:
             return self._lost('the server fell silent')
         if isinstance(error, ssl.SSLError) \
                 and not isinstance(error, ssl.SSLEOFError):
-            return tls_failure(cast(ssl.SSLSocket, self._socket), error)
+            return make_tls_error(cast(ssl.SSLSocket, self._socket), error)
         return self._lost(f'the connection was lost ({reason_of(error)})')
 
     def _wait_until(self, deadline: float) -> None:
@@ -1067,7 +1068,7 @@ class Connection:
                     raise SMTPProtocolError('the server sent an endless '
                                             'reply.')
         finally:
-            self.transcript.server(lines, time.monotonic() - began)
+            self.transcript.show_reply(lines, time.monotonic() - began)
         self.heard = [line[4:] for line in lines]
         reply = Reply(int(line[:3]), tuple(
             line[4:] for line in self.transcript.hide_reply(lines)))
@@ -1136,7 +1137,7 @@ class Connection:
         for line in lines:
             if re.search('[\r\n\0]', line):
                 raise SMTPMessageError(f'no line for a server: {line!r}')
-            self.transcript.client(line)
+            self.transcript.show_line(line)
         self.transcript.confirm()
         if not self.awaited:
             self.refuse_unasked()
@@ -1262,7 +1263,7 @@ def stage(name: str) -> Callable[[Function], Function]:
     return mark
 
 
-def look_up(host: str, port: int, family: int) -> list[tuple[Any, ...]]:
+def look_up_host(host: str, port: int, family: int) -> list[tuple[Any, ...]]:
     """Find the addresses of a host, each with its family.
 
     Raises:
@@ -1277,21 +1278,21 @@ def look_up(host: str, port: int, family: int) -> list[tuple[Any, ...]]:
                 f'the name {host} could not be looked up now.',
                 advice=f'{YOU}: is this computer offline? Then try again '
                 'later.') from None
-        kind = ' with an IPv4 address' if family == socket.AF_INET \
+        which = ' with an IPv4 address' if family == socket.AF_INET \
             else ' with an IPv6 address' if family == socket.AF_INET6 else ''
         raise SMTPConnectError(
-            f'there is no host named {host}{kind}.', exit_code=EXIT_NO_HOST,
+            f'there is no host named {host}{which}.', exit_code=EXIT_NO_HOST,
             advice=f'{YOU}: look for a typing error in --server. If there is '
             'none, is this computer offline?') from None
 
 
-def connect(kind: int, address: Any, timeout: float) -> socket.socket:
+def connect_to(family: int, address: Any, timeout: float) -> socket.socket:
     """Open a TCP connection to one address.
 
     Raises:
         OSError: Nobody answers there.
     """
-    sock = socket.socket(kind, socket.SOCK_STREAM)
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.settimeout(timeout)
         sock.connect(address)
@@ -1324,13 +1325,14 @@ def open_socket(host: str, port: int, family: int = 0,
         SMTPConnectError: There is no such host, or no address answered.
     """
     patience = timeout or REPLY_TIMEOUT
-    addresses = look_up(host, port, family)
+    addresses = look_up_host(host, port, family)
     failures: list[str] = []
     for number, (kind, address) in enumerate(addresses, 1):
         others = number < len(addresses)
         try:
-            return connect(kind, address, min(patience, NEXT_ADDRESS_TIMEOUT)
-                           if others else patience)
+            return connect_to(
+                kind, address, min(patience, NEXT_ADDRESS_TIMEOUT)
+                if others else patience)
         except OSError as error:
             failures.append(f'{address[0]}: {reason_of(error)}')
     raise SMTPConnectError(
@@ -1373,7 +1375,7 @@ def find_own_name(connection: Connection) -> str:
     return connection.local_address()
 
 
-def read_extensions(lines: Sequence[str]) -> dict[str, str]:
+def parse_extensions(lines: Sequence[str]) -> dict[str, str]:
     """Read what the server offers out of the lines of its reply to EHLO."""
     extensions: dict[str, str] = {}
     # The first line only says hello. Others that are not ASCII are no
@@ -1408,7 +1410,7 @@ def say_hello(connection: Connection, name: str | None = None) -> None:
     """
     connection.send_command(f'EHLO {name or find_own_name(connection)}',
                             COMPLETED)
-    connection.extensions = read_extensions(connection.heard)
+    connection.extensions = parse_extensions(connection.heard)
     connection.transcript.offered(connection.extensions)
 
 
@@ -1829,7 +1831,7 @@ class Mail(NamedTuple):
             yield from piece.outline()
 
 
-def read_size_limit(parameter: str) -> int:
+def parse_size_limit(parameter: str) -> int:
     """Return the limit that SIZE announces; 0 if there is none (RFC 1870)."""
     return int(parameter) if re.fullmatch('[0-9]{1,18}', parameter) else 0
 
@@ -1841,7 +1843,7 @@ def check_limits(extensions: Extensions, mail: Mail) -> None:
         SMTPMessageError: It is larger than the server takes.
         SMTPNotSupportedError: It needs an extension that is not offered.
     """
-    limit = read_size_limit(extensions.get('SIZE', ''))
+    limit = parse_size_limit(extensions.get('SIZE', ''))
     if limit and limit < mail.size:
         # Base64: four octets for three, and a CRLF after each 76, is 37 %.
         raise SMTPMessageError(
@@ -1863,7 +1865,7 @@ def check_limits(extensions: Extensions, mail: Mail) -> None:
                 f'{keyword}.', command='MAIL', advice=f'{YOU}: {action}')
 
 
-def write_mail_command(extensions: Extensions, mail: Mail) -> str:
+def format_mail_command(extensions: Extensions, mail: Mail) -> str:
     """Write the MAIL command, with the parameters that the server takes.
 
     Returns:
@@ -1942,8 +1944,9 @@ def send_envelope(connection: Connection, mail: Mail) -> None:
         SMTPNotSupportedError: It needs an extension that is not offered.
     """
     check_limits(connection.extensions, mail)
+    sender = format_mail_command(connection.extensions, mail)
     rcpt = {f'RCPT TO:<{address}>': address for address in mail.recipients}
-    envelope = [write_mail_command(connection.extensions, mail), *rcpt, 'DATA']
+    envelope = [sender, *rcpt, 'DATA']
     # --quit-after mail sends MAIL alone, --quit-after rcpt all but DATA.
     stop = {'mail': 1, 'rcpt': -1}.get(connection.transcript.quit_after)
     wrong = send_groups(
@@ -1965,7 +1968,7 @@ def send_envelope(connection: Connection, mail: Mail) -> None:
     connection.transcript.reached('mail')       # which stopped above
 
 
-def send_final_dot(connection: Connection, ending: Sequence[str],
+def send_final_dot(connection: Connection, last_lines: Sequence[str],
                    mail: Mail) -> Receipt:
     """End the message, and wait for the reply that decides.
 
@@ -1974,7 +1977,7 @@ def send_final_dot(connection: Connection, ending: Sequence[str],
 
     Args:
         connection: To the server, which has all of the message.
-        ending: The dot, and perhaps QUIT.
+        last_lines: The dot, and perhaps QUIT.
         mail: What is sent.
 
     Returns:
@@ -1987,13 +1990,13 @@ def send_final_dot(connection: Connection, ending: Sequence[str],
     transcript = connection.transcript
     receipt: Receipt | None = None
     # Not send_lines: nobody is asked any more, and the dot has another name.
-    for line in ending:
-        transcript.client(line)
+    for line in last_lines:
+        transcript.show_line(line)
     try:
         connection.send_octets(
-            ''.join(line + CRLF for line in ending).encode())
-        connection.awaited.extend([FINAL_DOT, *ending[1:]])
-        transcript.sent(['(the message)', *ending])
+            ''.join(line + CRLF for line in last_lines).encode())
+        connection.awaited.extend([FINAL_DOT, *last_lines[1:]])
+        transcript.sent(['(the message)', *last_lines])
         reply = connection.read_reply(COMPLETED,
                                       seconds=connection.final_timeout)
         transcript.verdict = receipt = Receipt(
@@ -2052,8 +2055,8 @@ def send_message(connection: Connection, mail: Mail) -> Receipt:
         transcript.progress(mail.size, mail.size)     # wipe the meter
     # Whatever the reply to the dot is, we have nothing more to say. So QUIT
     # need not wait for it: one round trip less.
-    ending = ['.', 'QUIT'] if may_pipeline(connection) else ['.']
-    return send_final_dot(connection, ending, mail)
+    last_lines = ['.', 'QUIT'] if may_pipeline(connection) else ['.']
+    return send_final_dot(connection, last_lines, mail)
 
 
 @stage('quit')
@@ -2305,7 +2308,7 @@ def tokenize(text: str) -> Iterator[Token]:
         position = end
 
 
-def read_name(tokens: Sequence[Token]) -> str:
+def parse_display_name(tokens: Sequence[Token]) -> str:
     """Read the display name before the < of a mailbox or the : of a group.
 
     Raises:
@@ -2318,7 +2321,7 @@ def read_name(tokens: Sequence[Token]) -> str:
                     else text for kind, text in tokens)
 
 
-def read_addr_spec(tokens: Sequence[Token]) -> str:
+def parse_addr_spec(tokens: Sequence[Token]) -> str:
     """Check an address, and write it as the envelope wants it.
 
     Returns:
@@ -2330,7 +2333,7 @@ def read_addr_spec(tokens: Sequence[Token]) -> str:
     kinds = [text if kind == 'special' else kind for kind, text in tokens]
     if kinds[1:] not in (['@', 'atom'], ['@', 'literal']):
         raise ValueError("it is not of the form 'user@host'")
-    local, domain = read_name(tokens[:1]), tokens[2][1]
+    local, domain = parse_display_name(tokens[:1]), tokens[2][1]
     if not local.isprintable() or LIKE_ENCODED_WORD.search(local):
         raise ValueError('the part before @ would be misread')
     if not DOT_ATOM.fullmatch(local):
@@ -2358,7 +2361,7 @@ class AddressList(NamedTuple):
     addresses: list[str]
 
 
-def read_mailbox(tokens: Sequence[Token]) -> AddressList:
+def parse_mailbox(tokens: Sequence[Token]) -> AddressList:
     """Read one mailbox: an address, or a name and an address in < and >.
 
     Raises:
@@ -2368,15 +2371,15 @@ def read_mailbox(tokens: Sequence[Token]) -> AddressList:
                 if kind == 'comment']
     tokens = [token for token in tokens if token[0] != 'comment']
     if LESS not in tokens:
-        address = read_addr_spec(tokens)
+        address = parse_addr_spec(tokens)
         # bob@example.org (Bob): how names were written before 1982
         name = comments[0] if comments else ''
     else:
         angle = tokens.index(LESS)
         if tokens[-1] != GREATER:
             raise ValueError('its < has no > at the end')
-        address = read_addr_spec(tokens[angle + 1:-1])
-        name = read_name(tokens[:angle])
+        address = parse_addr_spec(tokens[angle + 1:-1])
+        name = parse_display_name(tokens[:angle])
     words = [*format_phrase(name), f'<{address}>'] if name else [address]
     return AddressList(words, [address])
 
@@ -2389,7 +2392,7 @@ def format_group_name(tokens: Sequence[Token]) -> list[str]:
     """
     if not tokens:
         raise ValueError('a group needs a name before its colon')
-    words = format_phrase(read_name(tokens))
+    words = format_phrase(parse_display_name(tokens))
     if words[-1].startswith('=?'):
         return [*words, ':']            # an encoded-word stands by itself
     return [*words[:-1], f'{words[-1]}:']
@@ -2405,7 +2408,7 @@ def join_with_commas(entries: Iterable[Sequence[str]]) -> list[str]:
     return words
 
 
-def read_addresses(tokens: Iterable[Token]) -> AddressList:
+def parse_address_list(tokens: Iterable[Token]) -> AddressList:
     """Read a list of mailboxes and groups (RFC 5322 section 3.4).
 
     For example 'Bob <bob@example.org>, Friends: carol@example.com;'.
@@ -2425,7 +2428,7 @@ def read_addresses(tokens: Iterable[Token]) -> AddressList:
             mailbox.append(token)
         else:
             if any(kind != 'comment' for kind, _ in mailbox):
-                found = read_mailbox(mailbox)
+                found = parse_mailbox(mailbox)
                 addresses += found.addresses
                 (entries if group is None else members).append(found.words)
             mailbox = []
@@ -2457,7 +2460,7 @@ def parse_addresses(field: str, *texts: str) -> AddressList:
     found: list[AddressList] = []
     for text in texts:
         try:
-            found.append(read_addresses(tokenize(check_text(field, text))))
+            found.append(parse_address_list(tokenize(check_text(field, text))))
         except ValueError as error:
             raise SMTPMessageError(
                 f'{field}: "{text[:100]}" is no address: {error}.',
@@ -2815,7 +2818,7 @@ ADDRESS_FIELDS = ('reply-to', 'sender', 'mail-followup-to',
                   'disposition-notification-to')
 
 
-def format_fields(name: str, values: Iterable[str]) -> str:
+def format_own_fields(name: str, values: Iterable[str]) -> str:
     """Write the user's own header fields of one name.
 
     Args:
@@ -2932,7 +2935,7 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
         fold('Subject', format_unstructured('Subject', subject)),
         fold('Date', [date]),
         fold('Message-ID', [message_id]),
-        *(format_fields(*field) for field in fields.items()),
+        *(format_own_fields(*field) for field in fields.items()),
         fold('MIME-Version', ['1.0']),
         body.fields]
     blind = [fold('Bcc', bcc.words)] if bcc.words else []
@@ -3436,7 +3439,7 @@ TLS_BACKGROUND = 'rgb(225, 240, 225)'       # a light green
 
 def describe_size(limit: str) -> str:
     """Say what the parameter of SIZE means."""
-    octets = read_size_limit(limit)
+    octets = parse_size_limit(limit)
     return 'any size' if octets == 0 \
         else f'up to {octets / 2**20:.0f} MB' if octets >= 2**20 \
         else f'up to {octets / 2**10:.0f} kB'
@@ -3572,26 +3575,26 @@ class Lesson(Transcript):
         except (OSError, ValueError):
             self.meter = None
 
-    def client(self, line: str) -> None:
+    def show_line(self, line: str) -> None:
         """Show a line about to be sent, unless the user has just typed it."""
         if self.echo:
-            super().client(line)
+            super().show_line(line)
 
     def sent(self, lines: Iterable[str]) -> None:
         """Keep for the diagram what was shown, now that it is sent."""
         self.events += [('C:', self.hide(line)) for line in lines]
 
-    def server(self, lines: Sequence[str], elapsed: float) -> None:
+    def show_reply(self, lines: Sequence[str], elapsed: float) -> None:
         """Show what has arrived of a reply, and keep it for the diagram."""
         self.events += [('S:', line) for line in self.hide_reply(lines)]
-        super().server(lines, elapsed)
+        super().show_reply(lines, elapsed)
 
     def encrypted(self, how: str, certificate: str) -> None:
         """Show that TLS has begun, and keep it for the diagram."""
         self.events.append(('TLS', f'TLS begins: {how}'))
         super().encrypted(how, certificate)
 
-    def diagram(self) -> str:
+    def draw_diagram(self) -> str:
         """Draw the session as a sequence diagram for Mermaid."""
         drawn = ['sequenceDiagram', '    participant C as Client',
                  '    participant S as Server']
@@ -3620,7 +3623,7 @@ class Talk:
         self._context = context
         self._host = host
 
-    def talk(self) -> None:
+    def run(self) -> None:
         """Let the user type commands, until QUIT or the end of the input.
 
         Raises:
@@ -3630,7 +3633,7 @@ class Talk:
         reply = self._connection.read_reply(SERVICE_READY)
         try:
             while reply.code != SERVICE_CLOSING:
-                reply = self.do(self.ask())
+                reply = self.execute(self.ask())
         except SMTPDeliveryUnknown:
             raise
         except SMTPException as error:
@@ -3662,7 +3665,7 @@ class Talk:
             return 'BDAT counts octets, which nobody can type. Say DATA.'
         return ''
 
-    def do(self, line: str) -> Reply:
+    def execute(self, line: str) -> Reply:
         """Send a command, and do what belongs to it.
 
         Returns:
@@ -3685,7 +3688,7 @@ class Talk:
         elif reply.code == START_MAIL_INPUT:
             reply = self.type_message()
         elif verb == 'EHLO' and reply.code == COMPLETED:
-            self._lesson.offered(read_extensions(connection.heard))
+            self._lesson.offered(parse_extensions(connection.heard))
         elif verb == 'STARTTLS' and reply.code == SERVICE_READY:
             connection.encrypt(self._context, self._host)
         elif verb == 'RCPT' and reply.code in YES['RCPT']:
@@ -3751,7 +3754,7 @@ class Talk:
                 if re.search('[\r\n\0]', line):
                     self._lesson.note('Not sent: it has a CR or NUL.')
                     continue
-                connection.transcript.client(line)
+                connection.transcript.show_line(line)
                 connection.send_octets((line + CRLF).encode(
                     'utf-8', 'surrogateescape'))
             connection.refuse_unasked()
@@ -4049,7 +4052,7 @@ class Draft:
         yield self.ending, iter(functools.partial(self.raw.read, BLOCK), b'')
 
 
-def resend_command(options: argparse.Namespace, path: str) -> str:
+def format_resend_command(options: argparse.Namespace, path: str) -> str:
     """Write the command that sends what was kept.
 
     Args:
@@ -4143,7 +4146,7 @@ def keep_draft(options: argparse.Namespace, draft: Draft,
             with contextlib.suppress(OSError, SMTPException):
                 path = write_private_file(folder, name, ending, chunks)
                 return (f'\nYour text is kept in {path}. {when} it with:\n'
-                        + resend_command(options, path))
+                        + format_resend_command(options, path))
     *_, (_, chunks) = draft.contents()      # the last one is the bare text
     text = b''.join(chunks).decode('utf-8', 'backslashreplace')
     return '\nYour text could not be kept in a file. Here it is:\n' + text
@@ -4300,7 +4303,7 @@ def open_message(options: argparse.Namespace, draft: Draft) -> Mail:
     return mail
 
 
-def write_message(options: argparse.Namespace, draft: Draft,
+def compose_message(options: argparse.Namespace, draft: Draft,
                   piped: str | None) -> Mail:
     """Gather what makes a mail, and ask for the rest.
 
@@ -4334,7 +4337,7 @@ def write_message(options: argparse.Namespace, draft: Draft,
     return draft.mail
 
 
-def write_envelope(options: argparse.Namespace) -> Mail:
+def compose_envelope(options: argparse.Namespace) -> Mail:
     """Gather no more than what --quit-after needs.
 
     Raises:
@@ -4370,7 +4373,7 @@ def run_talk(options: argparse.Namespace, transcript: Lesson) -> None:
     with contextlib.closing(connection):
         if (options.tls or choose_tls(options.port)) == 'implicit':
             connection.encrypt(context, options.server)
-        Talk(connection, transcript, context, options.server).talk()
+        Talk(connection, transcript, context, options.server).run()
 
 
 def run(options: argparse.Namespace, given: Mapping[str, str], draft: Draft,
@@ -4403,9 +4406,9 @@ def run(options: argparse.Namespace, given: Mapping[str, str], draft: Draft,
         ask_sender(options)
     secret = find_secret(options, given)
     if mail is None and options.quit_after:
-        mail = write_envelope(options)
+        mail = compose_envelope(options)
     elif mail is None:
-        mail = write_message(options, draft, piped)
+        mail = compose_message(options, draft, piped)
     warn_of_login(options.user, mail.sender)
     if options.dry_run:
         for chunk in mail.chunks():
@@ -4429,7 +4432,7 @@ def write_diagram(path: str, transcript: Lesson) -> None:
     """Write the diagram; a failure does not change the verdict."""
     try:
         with open(path, 'w', encoding='utf-8') as file:
-            file.write(transcript.diagram())
+            file.write(transcript.draw_diagram())
     except OSError as error:
         say(f'smtp.py: note: the diagram could not be written to {path}: '
             f'{error.strerror}.', 'stderr')
@@ -4477,7 +4480,7 @@ def conclude(failure: BaseException | None, options: argparse.Namespace,
     if failure is None:
         if transcript.verdict:
             say(str(transcript.verdict), 'stdout', 'stderr')
-        return EXIT_SENT
+        return EXIT_OK
     told, exit_code = describe_failure(failure)
     done = options.dry_run or (
         isinstance(failure, SMTPStopped) and options.quit_after)
