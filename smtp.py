@@ -725,7 +725,6 @@ class Transcript:
     Attributes:
         stream: Where the lines go, or None.
         quit_after: The stage after which the user wants to stop, or ''.
-        secrets: Texts that are shown nowhere, even if the server repeats them.
         verdict: On the latest message whose final dot was sent: its Receipt,
             or the SMTPDeliveryUnknown; None before.
         one_by_one: Whether somebody wants to see question and answer, so that
@@ -738,11 +737,12 @@ class Transcript:
     def __init__(self, stream: TextIO | None = None) -> None:
         """Begin a transcript on the stream."""
         self.stream = stream
-        self.secrets: list[str] = []
         self.verdict: Receipt | SMTPDeliveryUnknown | None = None
         plain = os.environ.get('NO_COLOR') or os.environ.get('TERM') == 'dumb'
         self._colours = COLOURS if is_terminal(stream) and not plain else {}
         self._challenged = False
+        self._secrets: list[str] = []
+        self._secret = re.compile('(?!)')       # matches nothing yet
 
     # Hiding
 
@@ -756,10 +756,10 @@ class Transcript:
         """
         if not secret:
             return
-        self.secrets += [secret, to_base64(secret)]
+        self._secrets += [secret, to_base64(secret)]
         with contextlib.suppress(UnicodeEncodeError):
             # A server may repeat it in Latin-1, which is read as bad UTF-8.
-            self.secrets.append(secret.encode('latin-1').decode(
+            self._secrets.append(secret.encode('latin-1').decode(
                 'utf-8', 'backslashreplace'))
         length = len(secret.encode())
         for before in range(3):
@@ -767,17 +767,17 @@ class Transcript:
             # -(-n // 6) is n / 6, rounded up.
             first, end = -(-before * 8 // 6), (before + length) * 8 // 6
             if end - first > 3:
-                self.secrets.append(encoded[first:end])
-        self.secrets.sort(key=len, reverse=True)    # the whole before its part
+                self._secrets.append(encoded[first:end])
+        self._secrets.sort(key=len, reverse=True)   # the whole before a part
+        self._secret = re.compile('|'.join(
+            # A short one is a part of too many words.
+            re.escape(text) if len(text) > 3
+            else rf'(?<!\w){re.escape(text)}(?!\w)'
+            for text in self._secrets), re.IGNORECASE)
 
     def hide(self, text: str) -> str:
         """Put the mask in the place of each secret."""
-        for secret in self.secrets:
-            pattern = re.escape(secret)
-            if len(secret) < 4:         # it is a part of too many words
-                pattern = rf'(?<!\w){pattern}(?!\w)'
-            text = re.sub(pattern, MASK, text, flags=re.IGNORECASE)
-        return text
+        return self._secret.sub(MASK, text)
 
     def hide_reply(self, lines: Sequence[str]) -> list[str]:
         """Mask the lines of a reply, except for their codes.
@@ -832,10 +832,10 @@ class Transcript:
         """Show a reply, as much of it as has arrived.
 
         Args:
-            lines: Its lines, with the reply code.
+            lines: Its lines, with the reply code, secrets masked.
             elapsed: Seconds that it took.
         """
-        for line in self.hide_reply(lines):
+        for line in lines:
             self._challenged = line.startswith(f'{CHALLENGE} ')
             self.write('S:', line, ', '.join(filter(None, [
                 from_base64(line[4:]) if self._challenged else '',
@@ -1068,10 +1068,10 @@ class Connection:
                     raise SMTPProtocolError('the server sent an endless '
                                             'reply.')
         finally:
-            self.transcript.show_reply(lines, time.monotonic() - began)
+            masked = self.transcript.hide_reply(lines)
+            self.transcript.show_reply(masked, time.monotonic() - began)
         self.heard = [line[4:] for line in lines]
-        reply = Reply(int(line[:3]), tuple(
-            line[4:] for line in self.transcript.hide_reply(lines)))
+        reply = Reply(int(line[:3]), tuple(line[4:] for line in masked))
         self.last_code = reply.code
         command = self.awaited.popleft()
         self.transcript.replied(command, reply)
@@ -3586,7 +3586,7 @@ class Lesson(Transcript):
 
     def show_reply(self, lines: Sequence[str], elapsed: float) -> None:
         """Show what has arrived of a reply, and keep it for the diagram."""
-        self.events += [('S:', line) for line in self.hide_reply(lines)]
+        self.events += [('S:', line) for line in lines]
         super().show_reply(lines, elapsed)
 
     def encrypted(self, how: str, certificate: str) -> None:

@@ -104,11 +104,11 @@ BUGS = [Bug(*words) for words in (
     ('the password stays in the environment', 'test_secrets',
      'os.environ.pop(name', 'os.environ.get(name'),
     ('what the server echoes is not masked', 'test_dialogues',
-     'text = re.sub(pattern, MASK, text, flags=re.IGNORECASE)', 'pass'),
+     'return self._secret.sub(MASK, text)', 'return text'),
     ('halves of a secret are shown', 'test_dialogues test_secrets',
      "for glue in '', ' ':", 'for glue in ():'),
     ('a short secret is shown by its own mask', 'test_transcript '
-     'test_secrets', 'if len(secret) < 4:', 'if False:'),
+     'test_secrets', 'if len(text) > 3\n', 'if True\n'),
     ('control characters are printed as they are', 'test_dialogues',
      'character if character.isprintable()', 'character if True'),
 
