@@ -890,10 +890,11 @@ class Transcript:
 # before anyone believes it. The class knows lines, replies and TLS, and
 # nothing about mail.
 #
-# Whoever talks to a server must reckon with three errors:
-# SMTPServerDisconnected, it is gone or silent; SMTPProtocolError, it does not
-# speak SMTP; SMTPResponseException, it refuses. From section 6 on the
-# docstrings name them only where there is more to say.
+# Whoever talks to a server must expect four errors: SMTPServerDisconnected, it
+# is gone or silent; SMTPProtocolError, it does not speak SMTP;
+# SMTPResponseException, it refuses; SMTPStopped, the user wants to end here.
+# The docstrings name them where they arise, and above that only where there
+# is more to say.
 #
 # A server may also lie, or somebody on the way in its name. Our guards:
 #
@@ -1081,7 +1082,12 @@ class Connection:
         return reply
 
     def has_unread(self) -> bool:
-        """Tell, without waiting, whether the server has said more."""
+        """Tell, without waiting, whether the server has said more.
+
+        Raises:
+            SMTPServerDisconnected: It has hung up.
+            SMTPProtocolError: TLS was disturbed.
+        """
         return bool(self._received) or self._receive(NOW)
 
     def refuse_unasked(self) -> None:
@@ -1112,6 +1118,7 @@ class Connection:
 
         Raises:
             SMTPServerDisconnected: They could not be sent.
+            SMTPProtocolError: TLS was disturbed.
             SMTPResponseException: The server refused to read on.
         """
         try:
@@ -1132,7 +1139,8 @@ class Connection:
         Raises:
             SMTPMessageError: A line would be read as more than one line.
             SMTPStopped: The user does not want them sent.
-            SMTPServerDisconnected: They could not be sent.
+            SMTPServerDisconnected, SMTPProtocolError, SMTPResponseException:
+                As in refuse_unasked and send_octets.
         """
         for line in lines:
             if re.search('[\r\n\0]', line):
@@ -1172,6 +1180,7 @@ class Connection:
             SMTPResponseException: The server refuses.
             SMTPProtocolError: The reply is no reply to this command.
             SMTPServerDisconnected: There was no reply, or not in time.
+            SMTPMessageError, SMTPStopped: As in send_lines.
         """
         self.send_line(line)
         return self.read_reply(*expected)
@@ -2539,6 +2548,7 @@ def get_formatted_date(zone: str | None = None) -> str:
 
     Raises:
         SMTPUsageError: There is no zone of that name.
+        SMTPConfigurationError: pytz is not installed.
     """
     now = datetime.datetime.now(datetime.timezone.utc)
     if zone is None:
@@ -2557,7 +2567,11 @@ def get_formatted_date(zone: str | None = None) -> str:
 
 
 def print_all_timezones() -> None:
-    """Print the names that get_formatted_date knows, one on each line."""
+    """Print the names that get_formatted_date knows, one on each line.
+
+    Raises:
+        SMTPConfigurationError: pytz is not installed.
+    """
     print('\n'.join(import_pytz().all_timezones))
 
 
@@ -2753,7 +2767,11 @@ def format_parameter(name: str, value: str) -> list[str]:
 
 
 def make_attachment_part(path: str) -> Part:
-    """Make a part of a file (RFC 2183)."""
+    """Make a part of a file (RFC 2183).
+
+    Raises:
+        SMTPMessageError: It cannot be read, or its name cannot be sent.
+    """
     import mimetypes
     attachment = Attachment(path)
     kind, packed = mimetypes.guess_type(f'./{attachment.name}')
@@ -3670,6 +3688,9 @@ class Talk:
 
         Returns:
             The last reply to it.
+
+        Raises:
+            SMTPStopped: The input ended within a message.
         """
         connection = self._connection
         user = re.fullmatch('(?i:AUTH LOGIN) (.+)', line)
@@ -3708,6 +3729,10 @@ class Talk:
         """Let the user answer a challenge, and write the answer in base64.
 
         What is not the user name is typed unseen.
+
+        Raises:
+            EOFError, SMTPUsageError: There is no answer.
+            SMTPConfigurationError: The answer is no text.
         """
         if re.match('(?i)(?!.*pass).*user', challenge):
             answer = ask_command(f'{challenge} ')
@@ -3987,7 +4012,11 @@ def decode_text(octets: bytes) -> str:
 
 
 def load_text(value: str) -> str:
-    """Return the text of an option: itself, or that of a file after @."""
+    """Return the text of an option: itself, or that of a file after @.
+
+    Raises:
+        SMTPMessageError: The file cannot be read, or is no text.
+    """
     if not value.startswith('@'):
         return value
     with open_file(value[1:]) as file:
@@ -4313,7 +4342,9 @@ def compose_message(options: argparse.Namespace, draft: Draft,
         piped: The text that came from a pipe, or None.
 
     Raises:
-        SMTPUsageError: Something is missing, and nobody can be asked.
+        SMTPUsageError: Something is missing, and nobody can be asked; or
+            there is no such time zone.
+        SMTPConfigurationError: pytz is not installed.
         SMTPMessageError: It cannot be sent as it is.
     """
     ask_recipients(options)
@@ -4364,7 +4395,11 @@ def check_files(options: argparse.Namespace) -> None:
 
 
 def run_talk(options: argparse.Namespace, transcript: Lesson) -> None:
-    """Open a connection for the user to talk on."""
+    """Open a connection for the user to talk on.
+
+    Raises:
+        SMTPException: As in Talk.run.
+    """
     transcript.echo = not is_terminal(sys.stdin)
     context = make_tls_context(options.ca_file)
     connection = Connection(
