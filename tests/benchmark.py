@@ -287,7 +287,12 @@ class Benchmark:
             'python -c pass': [PYTHON, '-c', 'pass'],
             'python -c "import argparse"': [PYTHON, '-c', 'import argparse'],
             'smtp.py --help': smtp + ['--help'],
-            'smtp.py, a usage error': smtp + ['--port', 'none']}
+            'smtp.py, a usage error': smtp + ['--port', 'none'],
+            # As a module it is compiled once, and kept.
+            'python -m smtp --help': [
+                shutil.which('env'),
+                f'PYTHONPATH={os.path.dirname(self.options.smtp)}',
+                PYTHON, '-m', 'smtp', '--help']}
         self.results['start'] = in_turns(
             {name: (lambda command=command: launch(
                 command, self.folder, fine=(0, 64)))
