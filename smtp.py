@@ -2048,20 +2048,20 @@ def send_message(connection: Connection, mail: Mail) -> Receipt:
     if transcript.stream:
         for mark, text in mail.outline():
             transcript.write(mark, text)
-    done = 0
+    done, size = 0, mail.size
     try:
         transcript.confirm()
         for chunk in mail.chunks():
             connection.refuse_unasked()     # it may have had enough already
             connection.send_octets(dot_stuff(chunk))
             done += len(chunk)
-            transcript.progress(done, mail.size)
+            transcript.progress(done, size)
         connection.refuse_unasked()
     except BaseException:
         connection.close()      # without the final dot nothing is sent
         raise
     finally:
-        transcript.progress(mail.size, mail.size)     # wipe the meter
+        transcript.progress(size, size)     # wipe the meter
     # Whatever the reply to the dot is, we have nothing more to say. So QUIT
     # need not wait for it: one round trip less.
     last_lines = ['.', 'QUIT'] if may_pipeline(connection) else ['.']
@@ -4186,8 +4186,8 @@ def keep_draft(options: argparse.Namespace, draft: Draft,
 #
 # What was not given as an option is asked for, in the order in which one
 # writes a letter. Options, files and pipes are checked before the password is
-# asked for. The last word is the verdict: sent, not sent, or
-# may have been sent; the exit code says the same to a script.
+# asked for. The last word is the verdict: sent, not sent, or may have been
+# sent; the exit code says the same to a script.
 # ---------------------------------------------------------------------------
 
 
@@ -4333,7 +4333,7 @@ def open_message(options: argparse.Namespace, draft: Draft) -> Mail:
 
 
 def compose_message(options: argparse.Namespace, draft: Draft,
-                  piped: str | None) -> Mail:
+                    piped: str | None) -> Mail:
     """Gather what makes a mail, and ask for the rest.
 
     Args:
@@ -4558,8 +4558,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code
 
 
-SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGQUIT', 'SIGTERM',
-                                                 'SIGHUP')
+SIGNALS = [getattr(signal, name)
+           for name in ('SIGINT', 'SIGQUIT', 'SIGTERM', 'SIGHUP')
            if hasattr(signal, name)]            # Windows has two of them
 
 
