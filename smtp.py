@@ -2958,7 +2958,7 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
         body.fields]
     blind = [fold('Bcc', bcc.words)] if bcc.words else []
     return Mail(address, recipients, message_id, header, body.pieces,
-                   own_header=[*blind, *header])
+                own_header=[*blind, *header])
 
 
 def check_lines(lines: bytes) -> None:
@@ -3178,7 +3178,7 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
               if get_name(field) not in ('bcc', 'resent-bcc')]
     body = StoredBody(path, file)
     return Mail(sender, recipients, message_id, header, [body],
-                   needs_8bitmime=not body.is_ascii, own_header=fields)
+                needs_8bitmime=not body.is_ascii, own_header=fields)
 
 
 # ---------------------------------------------------------------------------
@@ -4287,9 +4287,9 @@ def parse_recipients(options: argparse.Namespace) -> list[str]:
     Raises:
         SMTPMessageError: One of them is no address.
     """
-    return [address for field, texts in (
-                ('To', [*options.recipients, *options.to]),
-                ('Cc', options.cc), ('Bcc', options.bcc))
+    given = {'To': [*options.recipients, *options.to], 'Cc': options.cc,
+             'Bcc': options.bcc}
+    return [address for field, texts in given.items()
             for address in parse_addresses(field, *texts).addresses]
 
 
