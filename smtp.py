@@ -3977,6 +3977,10 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
              'files are in it.'),
             (options.recipients and not finished,
              'addresses without --to go with --message only.'),
+            (options.talk and (options.dry_run or options.quit_after
+                               or finished or options.step),
+             '--talk leaves it all to you: it goes without --dry-run, '
+             '--quit-after, --message and --step.'),
             (options.step and not is_terminal(sys.stdin),
              '--step needs a terminal to read Enter from.')):
         if wrong:
@@ -4214,7 +4218,7 @@ def run_password_command(command: str) -> str:
             return secret
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode('utf-8', 'backslashreplace').strip()
-        problem = f'exit code {error.returncode}: {said}'
+        problem = f'exit code {error.returncode}: {said or "without a word."}'
     except UnicodeDecodeError:
         problem = 'what it printed is not UTF-8.'
     except (OSError, ValueError) as error:
@@ -4425,7 +4429,11 @@ def run(options: argparse.Namespace, given: Mapping[str, str], draft: Draft,
         SMTPException: The message was not sent, or may have been.
     """
     if options.timezones:
-        print_all_timezones()
+        try:
+            print_all_timezones()
+            sys.stdout.flush()
+        except BrokenPipeError:         # as with: --timezones | head
+            abandon(sys.stdout)
         return
     if options.talk:
         run_talk(options, transcript)
@@ -4543,11 +4551,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     transcript = Lesson()
     failure: BaseException | None = None
     try:
-        options = parse_options(argv)
-        transcript = make_transcript(options)
-        run(options, given, draft, transcript)
-    except (Exception, KeyboardInterrupt) as error:
-        failure = error
+        try:
+            options = parse_options(argv)
+            transcript = make_transcript(options)
+            run(options, given, draft, transcript)
+        except Exception as error:
+            failure = error
+    except KeyboardInterrupt as error:      # also one that came with an error
+        failure = failure or error
     try:
         exit_code = conclude(failure, options, draft, transcript)
     except KeyboardInterrupt:       # interrupt() ignores further signals

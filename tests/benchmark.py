@@ -35,6 +35,8 @@ import argparse
 import base64
 import contextlib
 import dataclasses
+import importlib.util
+import math
 import os
 import pathlib
 import platform
@@ -386,9 +388,15 @@ def best_peer(runs, field='wall'):
 
 
 def growth(less, more, nothing, field='cpu'):
-    """Returns how many times longer more takes, apart from start-up."""
+    """Returns how many times longer more takes, apart from start-up.
+
+    That is nan if the lesser takes hardly more than nothing at all, so that
+    the quotient would only tell how restless the machine was.
+    """
     start = median(nothing, field)
-    first = max(median(less, field) - start, 0.001)
+    first = median(less, field) - start
+    if first < 0.02:
+        return math.nan
     return (median(more, field) - start) / first
 
 
@@ -446,8 +454,9 @@ def target_table(benchmark):
     for what, measured, limit in (*session_targets(results),
                                   *size_targets(results),
                                   *start_targets(results)):
+        told = 'reached' if measured <= limit else 'missed'
         rows.append([what, f'{measured:.2f}', f'<= {limit}',
-                     'reached' if measured <= limit else 'missed'])
+                     'too short to tell' if math.isnan(measured) else told])
     return rows
 
 
@@ -590,6 +599,8 @@ def read_options(arguments):
                         'measure', default=str(
                             pathlib.Path(__file__).parents[1] / 'smtp.py'))
     options = parser.parse_args(arguments)
+    if options.plot and not importlib.util.find_spec('matplotlib'):
+        parser.error('--plot needs matplotlib: pip install matplotlib')
     options.smtp, options.node_path = (
         os.path.abspath(path) if path else ''
         for path in (options.smtp, options.node_path))

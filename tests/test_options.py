@@ -141,7 +141,8 @@ def test_a_zone_that_is_none(call: Call, name: str) -> None:
     (['-H', 'Content-Disposition: inline'], 'Content-Disposition'),
     (['-H', 'MIME-Version: 2'], 'MIME-Version'),
     (['-H', 'Message-Id: <x@y>'], 'Message-Id'),
-    (['-H', ''], '--header'), (['-q', 'never'], '--quit-after')],
+    (['-H', ''], '--header'), (['-q', 'never'], '--quit-after'),
+    (['--talk', '-n'], '--talk'), (['--talk', '-q', 'auth'], '--talk')],
     ids=lambda value: str(value)[:30])
 def test_usage_errors(call: Call, args: List[str], naming: str) -> None:
     """64, the option is named, and a way on is shown."""

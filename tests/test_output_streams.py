@@ -69,6 +69,21 @@ def test_a_reader_that_has_gone(tmp_path: pathlib.Path,
 
 
 @POSIX
+def test_nobody_reads_the_list_of_zones(tmp_path: pathlib.Path,
+                                        clean_environment: Dict[str, str]
+                                        ) -> None:
+    """As in `smtp.py --timezones | head -1`: there is nothing to complain."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [sys.executable, str(conftest.PROGRAM), '--timezones'],
+        stdin=subprocess.DEVNULL, stdout=write_end, stderr=subprocess.PIPE,
+        env=clean_environment, cwd=str(tmp_path), timeout=30)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (0, b'')
+
+
+@POSIX
 @pytest.mark.parametrize('last', [
     None, 'S: 220', 'C: MAIL', 'C: DATA', 'S: 354', 'C: .', 'C: QUIT'])
 def test_nobody_reads_the_transcript(
