@@ -1708,6 +1708,8 @@ def dot_stuff(lines: bytes) -> bytes:
     Args:
         lines: Whole lines.
     """
+    if b'.' not in lines:       # base64: to look for one octet is fast
+        return lines
     stuffed = lines.replace(b'\n.', b'\n..')
     return b'.' + stuffed if stuffed.startswith(b'.') else stuffed
 
