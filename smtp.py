@@ -572,7 +572,9 @@ class SMTPRecipientsRefused(SMTPResponseException):
 
     def __init__(self, refused: Mapping[str, Reply]) -> None:
         """Quote all replies; the gravest decides about advice and exit."""
-        gravest = max(refused, key=lambda address: refused[address].code)
+        gravity = [EXIT_TRY_LATER, EXIT_NO_PERMISSION, EXIT_NO_RECIPIENT]
+        gravest = max(refused, key=lambda address: gravity.index(
+            choose_exit_code(refused[address], EXIT_NO_RECIPIENT)))
         super().__init__(
             'the server refused these recipients, so the message went to '
             'nobody:', f'RCPT TO:<{gravest}>', refused[gravest],
@@ -770,10 +772,9 @@ class Transcript:
                 self._secrets.append(encoded[first:end])
         self._secrets.sort(key=len, reverse=True)   # the whole before a part
         self._secret = re.compile('|'.join(
-            # A short one is a part of too many words.
-            re.escape(text) if len(text) > 3
-            else rf'(?<!\w){re.escape(text)}(?!\w)'
-            for text in self._secrets), re.IGNORECASE)
+            # A short word is a part of too many others.
+            rf'\b{text}\b' if re.fullmatch(r'\w{1,3}', text)
+            else re.escape(text) for text in self._secrets), re.IGNORECASE)
 
     def hide(self, text: str) -> str:
         """Put the mask in the place of each secret."""
@@ -785,10 +786,12 @@ class Transcript:
         All of them are masked if a secret is spread over several.
         """
         masked = [line[:4] + self.hide(line[4:]) for line in lines]
-        texts = [ENHANCED_STATUS.sub('', line[4:], 1).strip()
-                 for line in masked]
-        for glue in '', ' ':
-            if self.hide(glue.join(texts)) != glue.join(texts):
+        texts = [line[4:] for line in masked]
+        bare = [re.sub(f'^{ENHANCED_STATUS.pattern}', '', text).strip()
+                for text in texts]
+        for joined in ''.join(texts), ' '.join(texts), ''.join(bare), \
+                ' '.join(bare):
+            if self.hide(joined) != joined:
                 return [line[:4] + MASK for line in lines]
         return masked
 
@@ -973,17 +976,21 @@ class Connection:
         """Make the error for what the operating system or TLS reports."""
         if isinstance(error, socket.timeout):
             return self._lost('the server fell silent')
-        if isinstance(error, ssl.SSLError) \
+        if isinstance(error, ssl.SSLError) and self.encrypted \
                 and not isinstance(error, ssl.SSLEOFError):
             return make_tls_error(cast(ssl.SSLSocket, self._socket), error)
         return self._lost(f'the connection was lost ({reason_of(error)})')
 
     def _wait_until(self, deadline: float) -> None:
-        """Let the next operation of the socket end at a deadline, or NOW."""
-        # To a socket 0 means not to wait at all, even if the deadline has
-        # passed only just now.
-        self._socket.settimeout(
-            0 if deadline == NOW else max(0.001, deadline - time.monotonic()))
+        """Let the next operation of the socket end at a deadline, or NOW.
+
+        Raises:
+            socket.timeout: The deadline has passed already.
+        """
+        left = max(0, deadline - time.monotonic())
+        if left == 0 and deadline != NOW:
+            raise socket.timeout
+        self._socket.settimeout(left)       # 0: not to wait at all
 
     # Receiving
 
@@ -1144,7 +1151,8 @@ class Connection:
         """
         for line in lines:
             if re.search('[\r\n\0]', line):
-                raise SMTPMessageError(f'no line for a server: {line!r}')
+                raise SMTPMessageError(
+                    f'no line for a server: {self.transcript.hide(line)!r}')
             self.transcript.show_line(line)
         self.transcript.confirm()
         if not self.awaited:
@@ -1587,7 +1595,8 @@ def auth_xoauth2(connection: Connection, user: str, token: str) -> Reply:
     reply = begin_login(connection, 'XOAUTH2', response, *LAST_REPLIES)
     if reply.code == AUTHENTICATION_SUCCEEDED:
         return reply
-    reason = connection.transcript.hide(from_base64(reply.text))
+    reason = connection.transcript.hide(
+        from_base64(' '.join(connection.heard)))
     try:
         return connection.send_command('', *LAST_REPLIES)
     except SMTPResponseException as error:
@@ -1603,11 +1612,11 @@ MECHANISMS: dict[str, Callable[[Connection, str, str], Reply]] = {
 AUTOMATIC = ('LOGIN', 'PLAIN')      # what 'auto' tries with a password
 
 
-def choose_mechanism(extensions: Extensions, wanted: str) -> str:
+def choose_mechanism(connection: Connection, wanted: str) -> str:
     """Choose how to log in, among what the server offers.
 
     Args:
-        extensions: What the server offers.
+        connection: To the server.
         wanted: 'auto', or the name of a mechanism.
 
     Returns:
@@ -1616,15 +1625,16 @@ def choose_mechanism(extensions: Extensions, wanted: str) -> str:
     Raises:
         SMTPNotSupportedError: The server does not offer it.
     """
-    offered = extensions.get('AUTH', '').split()
+    offered = connection.extensions.get('AUTH', '').split()
     for mechanism in (AUTOMATIC if wanted == 'auto' else [wanted.upper()]):
         if mechanism in offered:
             return mechanism
     what = 'any login by password that smtp.py knows' if wanted == 'auto' \
         else f'login by {wanted.upper()}'
+    told = connection.transcript.hide(' '.join(offered))
     raise SMTPNotSupportedError(
         f'the server does not offer {what}.', command='AUTH',
-        advice=f'{YOU}: it offers {" ".join(offered) or "no login at all"}. '
+        advice=f'{YOU}: it offers {told or "no login at all"}. '
         'See --auth; a server that wants no login takes --auth none.')
 
 
@@ -1653,7 +1663,7 @@ def log_in(connection: Connection, user: str, password: str,
         SMTPAuthenticationError: The login was refused.
         SMTPProtocolError: The server does not keep to the dialogue.
     """
-    mechanism = choose_mechanism(connection.extensions, wanted)
+    mechanism = choose_mechanism(connection, wanted)
     if not password:
         raise SMTPConfigurationError('the password is empty.')
     details: Sequence[str] = ()
@@ -2928,7 +2938,7 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
         SMTPMessageError: It cannot be sent as it is given.
     """
     fields = {key.title() if key.lower() in OWN_FIELDS else key:
-              [value] if isinstance(value, str) else list(value)
+              [value] if isinstance(value, str) else list(value or ())
               for key, value in message_info.items()}
     if len(fields) < len(message_info):
         raise SMTPMessageError('a header field is given twice.')
@@ -3606,7 +3616,7 @@ class Lesson(Transcript):
 
     def show_reply(self, lines: Sequence[str], elapsed: float) -> None:
         """Show what has arrived of a reply, and keep it for the diagram."""
-        self.events += [('S:', line) for line in lines]
+        self.events += [('S:', self.hide(line)) for line in lines]
         super().show_reply(lines, elapsed)
 
     def encrypted(self, how: str, certificate: str) -> None:
@@ -3652,8 +3662,10 @@ class Talk:
         """
         reply = self._connection.read_reply(SERVICE_READY)
         try:
-            while reply.code != SERVICE_CLOSING:
-                reply = self.execute(self.ask())
+            line: str | None = ''
+            while reply.code != SERVICE_CLOSING and line is not None:
+                line = self.ask()
+                reply = self.execute('QUIT' if line is None else line)
         except SMTPDeliveryUnknown:
             raise
         except SMTPException as error:
@@ -3663,13 +3675,13 @@ class Talk:
         if self._lesson.verdict is None:
             raise SMTPStopped('you ended the session, and sent no message.')
 
-    def ask(self) -> str:
-        """Return the next command that may be sent."""
+    def ask(self) -> str | None:
+        """Return the next command that may be sent; None if there is none."""
         while True:
             try:
                 line = ask_command('C: ')
             except EOFError:
-                return 'QUIT'
+                return None
             objection = self.find_objection(line)
             if not objection:
                 return line
@@ -3677,8 +3689,10 @@ class Talk:
 
     def find_objection(self, line: str) -> str:
         """Say why a command is not sent although it was typed; or ''."""
-        if re.match(r'(?i)[!\s]*AUTH', line) \
-                and not self._connection.encrypted:
+        login = re.match(r'(?i)(?!\s*(?:MAIL|RCPT)).*\bX?AUTH', line)
+        if login and re.search('[\0\ud800-\udfff]', line):
+            return 'it is not UTF-8, or has a NUL.'
+        if login and not self._connection.encrypted:
             return ('base64 is no encryption, so everybody on the way could '
                     'read it. Say STARTTLS first.')
         if re.match(r'(?i)[!\s]*BDAT\b', line):
@@ -3695,10 +3709,12 @@ class Talk:
             SMTPStopped: The input ended within a message.
         """
         connection = self._connection
-        user = re.fullmatch('(?i:AUTH LOGIN) (.+)', line)
-        # The second one is for slips such as 'AUTHPLAIN secret'.
+        user = re.fullmatch(r'(?i:AUTH LOGIN) (\S+)', line)
+        # The second one is for slips such as 'AUTHPLAIN secret': the last
+        # word, if it does not look like a mechanism.
         secret = re.match(r'(?i)!?\s*AUTH\s+(?!LOGIN\b)\S+\s+(.+)', line) \
-            or re.match(r'(?i)!?\s*\S*AUTH(?!\s).*\s(\S+)', line)
+            or re.match(r'(?!\s*(?i:MAIL|RCPT)).*(?i:AUTH).*\s'
+                        r'(?![A-Z0-9_-]{1,20}$)(\S+)$', line)
         if user:                        # we do the base64
             line = f'AUTH LOGIN {to_base64(user[1])}'
         elif secret:
@@ -4585,8 +4601,8 @@ def interrupt(number: int, _: object) -> None:
     Raises:
         KeyboardInterrupt: Always, with the exit code.
     """
-    for other in SIGNALS:
-        signal.signal(other, signal.SIG_IGN)
+    for other in SIGNALS:       # SIG_IGN complains of one that is on its way
+        signal.signal(other, lambda *_: None)
     raise KeyboardInterrupt(EXIT_TERMINATED if number == signal.SIGTERM
                             else EXIT_INTERRUPTED)
 
@@ -4594,4 +4610,7 @@ def interrupt(number: int, _: object) -> None:
 if __name__ == '__main__':
     for handled in SIGNALS:
         signal.signal(handled, interrupt)
-    sys.exit(main())
+    result = main()
+    for handled in SIGNALS:             # on its way out nothing stops it
+        signal.signal(handled, signal.SIG_IGN)
+    sys.exit(result)

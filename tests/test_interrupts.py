@@ -6,6 +6,7 @@ server has taken is sent, whatever interrupts the goodbye.
 """
 
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -97,6 +98,12 @@ def wait_for(server: hostile.Hostile,
     while not server.reached:
         assert time.monotonic() < until and process.poll() is None, \
             f'never came to {server.step}'
+        time.sleep(0.005)
+    # The 250 has been sent by then; a client that sleeps has read it, for it
+    # was woken by it.
+    status = pathlib.Path(f'/proc/{process.pid}/stat')
+    while status.exists() and status.read_text().split(') ')[1][0] != 'S':
+        assert time.monotonic() < until, 'the client never waits'
         time.sleep(0.005)
 
 
