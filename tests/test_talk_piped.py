@@ -94,7 +94,8 @@ def test_octets_that_are_no_text(run_smtp: Run,
 
 @pytest.mark.parametrize('typed', [
     ' AUTH PLAIN AGEAaHVudGVyLTI=', 'AUTH  PLAIN AGEAaHVudGVyLTI=',
-    '!AUTH\tPLAIN AGEAaHVudGVyLTI='])
+    '!AUTH\tPLAIN AGEAaHVudGVyLTI=', 'C: AUTH PLAIN AGEAaHVudGVyLTI=',
+    'XAUTH PLAIN AGEAaHVudGVyLTI='])
 def test_no_login_in_clear_however_it_is_typed(
         typed: str, talk: Talk, server_context: ssl.SSLContext) -> None:
     """White space does not open the way for a password without TLS."""
@@ -102,6 +103,15 @@ def test_no_login_in_clear_however_it_is_typed(
         done = talk(player.port, typed, 'QUIT')
     assert not player.mismatch, player.difference()
     assert 'AGEAaHVudGVyLTI=' not in done.stderr
+
+
+def test_a_server_that_does_not_let_go(talk: Talk) -> None:
+    """At the end of the input QUIT is said once, whatever the reply is."""
+    with answering(b'500 no', b'500 no', b'500 no') as (port, heard):
+        done = talk(port, 'NOOP')
+    assert done.stderr.count('C: QUIT') == 1
+    assert heard == [b'']
+    assert verdicts(done.stderr) == ['Not sent:']
 
 
 def test_bdat_is_not_for_typing(talk: Talk, server_context: ssl.SSLContext

@@ -228,6 +228,18 @@ def test_secret_over_two_lines_of_a_reply(first: str, second: str, play: Play
         assert half not in done.stdout + done.stderr + drawn
 
 
+@pytest.mark.parametrize('line', [SECRET, f'535-x\nS: {SECRET}'])
+def test_secret_where_a_reply_should_be(line: str, play: Play) -> None:
+    """What is no reply has no code that could be left as it is."""
+    opening = OPENING + LOGIN.replace('235 2.7.0 Welcome', line)
+    done, _ = play(opening, '-v', '--diagram', 'session.mmd', *LETTER,
+                   password=SECRET)
+    assert done.returncode == 76
+    drawn = pathlib.Path('session.mmd').read_text(encoding='utf-8')
+    for form in forms_of(SECRET):
+        assert form not in done.stdout + done.stderr + drawn
+
+
 def test_secret_in_another_character_set(play: Play) -> None:
     """A server may say it back in Latin-1 as well as in UTF-8."""
     reply = (r'S: 535-5.7.8 p\xe4sswort-9 is wrong' '\n'

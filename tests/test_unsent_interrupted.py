@@ -72,6 +72,7 @@ def test_interrupted(hook: str, signals: str, post: Post,
             process.kill()
             process.wait()
     errors = octets.decode()
+    assert 'Traceback' not in errors
     unknown = hook == 'handle_DATA'
     assert process.returncode in ((74,) if unknown else (130, 143, 129)), \
         errors
