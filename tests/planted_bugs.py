@@ -106,9 +106,9 @@ BUGS = [Bug(*words) for words in (
     ('what the server echoes is not masked', 'test_dialogues',
      'return self._secret.sub(MASK, text)', 'return text'),
     ('halves of a secret are shown', 'test_dialogues test_secrets',
-     "for glue in '', ' ':", 'for glue in ():'),
+     'if self.hide(joined) != joined:', 'if False:'),
     ('a short secret is shown by its own mask', 'test_transcript '
-     'test_secrets', 'if len(text) > 3\n', 'if True\n'),
+     'test_secrets', "if re.fullmatch(r'\\w{1,3}', text)", 'if False'),
     ('control characters are printed as they are', 'test_dialogues',
      'character if character.isprintable()', 'character if True'),
 
