@@ -268,12 +268,12 @@ def escape(text: str) -> str:
 # 3  Verdicts
 #
 # In the end one of three things is true of a message. It was sent: there is a
-# receipt. It was not sent: there is an error, whose class
-# answers the question "what can I do now?". Or nobody can know, since the
-# final dot was on its way and no valid answer to it came: the server may have
-# taken the mail, and only its 250 been lost. That is SMTPDeliveryUnknown, and
-# nothing else is. The names of the errors are those of smtplib, which says
-# "response" where the RFCs, and the rest of this file, say "reply".
+# receipt. It was not sent: there is an error, whose class answers the question
+# "what can I do now?". Or nobody can know, since the final dot was on its way
+# and no valid answer to it came: the server may have taken the mail, and only
+# its 250 been lost. That is SMTPDeliveryUnknown, and nothing else is. Where
+# smtplib has a name for an error it is used; smtplib says "response" where the
+# RFCs, and the rest of this file, say "reply".
 #
 # What people really meet, refusals of servers and faults of TLS, is explained
 # from tables. At a first reading, go from there to section 4.
@@ -787,6 +787,7 @@ class Transcript:
         """
         masked = [line[:4] + self.hide(line[4:]) for line in lines]
         texts = [line[4:] for line in masked]
+        # A status such as 2.0.0 may stand between the parts of a secret.
         bare = [re.sub(f'^{ENHANCED_STATUS.pattern}', '', text).strip()
                 for text in texts]
         for joined in ''.join(texts), ' '.join(texts), ''.join(bare), \
@@ -1237,9 +1238,9 @@ class Connection:
 # lists the extensions that it offers. The first one that we use is STARTTLS,
 # which turns on encryption. Anybody on the way could have altered what was
 # said until then, so it is forgotten, and we say EHLO once more; only this
-# second list counts. On port 465 TLS comes before the greeting. It covers the
-# way to this server and nothing beyond: the server reads every mail, and how
-# it passes it on is its affair.
+# second list counts. On port 465 TLS comes before the greeting. TLS covers
+# the way to this server and nothing beyond: the server reads every mail, and
+# how it passes it on is its affair.
 #
 # From here on the same few things are handed to many functions. They are
 # explained once: `connection` leads to the server; `context` says which
@@ -2932,7 +2933,7 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
         html: The same text for readers that show HTML, or None.
 
     Returns:
-        The message.
+        The mail: the message, and the envelope that follows from it.
 
     Raises:
         SMTPMessageError: It cannot be sent as it is given.
@@ -3168,7 +3169,7 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
         recipients: For the envelope; none: as the header says.
 
     Returns:
-        The message.
+        The mail: the message, and its envelope.
 
     Raises:
         SMTPMessageError: It cannot be sent as it is.
@@ -3182,10 +3183,12 @@ def read_message(file: BinaryIO, path: str, sender: str | None = None,
         raise SMTPMessageError(f'{path} names no recipient.',
                                advice=f'{YOU}: see --to.')
     message_id = values.get('message-id', [make_message_id(sender)])[0]
-    for name, value in (('From', sender), ('Date', get_formatted_date()),
-                        ('Message-ID', message_id)):
-        if name.lower() not in values:
-            fields.append(fold(name, [value]))
+    if 'from' not in values:
+        fields.append(fold('From', [sender]))
+    if 'date' not in values:
+        fields.append(fold('Date', [get_formatted_date()]))
+    if 'message-id' not in values:
+        fields.append(fold('Message-ID', [message_id]))
     header = [field for field in fields
               if get_name(field) not in ('bcc', 'resent-bcc')]
     body = StoredBody(path, file)
@@ -3586,7 +3589,7 @@ class Lesson(Transcript):
             raise SMTPStopped(f'{REACHED[name]}. The session went well up to '
                               f'{name}, and ended there as you wished.')
 
-    # Drawing
+    # Measuring and drawing
 
     def progress(self, done: int, total: int) -> None:
         """Show how many octets of a long message the socket has taken."""
@@ -3616,6 +3619,7 @@ class Lesson(Transcript):
 
     def show_reply(self, lines: Sequence[str], elapsed: float) -> None:
         """Show what has arrived of a reply, and keep it for the diagram."""
+        # A line that is no reply may have a secret in the place of its code.
         self.events += [('S:', self.hide(line)) for line in lines]
         super().show_reply(lines, elapsed)
 
@@ -3652,89 +3656,6 @@ class Talk:
         self._lesson = lesson
         self._context = context
         self._host = host
-
-    def run(self) -> None:
-        """Let the user type commands, until QUIT or the end of the input.
-
-        Raises:
-            SMTPStopped: The session has ended, and no message was sent.
-            SMTPException: The session cannot go on.
-        """
-        reply = self._connection.read_reply(SERVICE_READY)
-        try:
-            line: str | None = ''
-            while reply.code != SERVICE_CLOSING and line is not None:
-                line = self.ask()
-                reply = self.execute('QUIT' if line is None else line)
-        except SMTPDeliveryUnknown:
-            raise
-        except SMTPException as error:
-            if self._lesson.verdict is None:
-                raise
-            self._lesson.note(f'{error}')
-        if self._lesson.verdict is None:
-            raise SMTPStopped('you ended the session, and sent no message.')
-
-    def ask(self) -> str | None:
-        """Return the next command that may be sent; None if there is none."""
-        while True:
-            try:
-                line = ask_command('C: ')
-            except EOFError:
-                return None
-            objection = self.find_objection(line)
-            if not objection:
-                return line
-            self._lesson.note(f'Not sent: {objection}')
-
-    def find_objection(self, line: str) -> str:
-        """Say why a command is not sent although it was typed; or ''."""
-        login = re.match(r'(?i)(?!\s*(?:MAIL|RCPT)).*\bX?AUTH', line)
-        if login and re.search('[\0\ud800-\udfff]', line):
-            return 'it is not UTF-8, or has a NUL.'
-        if login and not self._connection.encrypted:
-            return ('base64 is no encryption, so everybody on the way could '
-                    'read it. Say STARTTLS first.')
-        if re.match(r'(?i)[!\s]*BDAT\b', line):
-            return 'BDAT counts octets, which nobody can type. Say DATA.'
-        return ''
-
-    def execute(self, line: str) -> Reply:
-        """Send a command, and do what belongs to it.
-
-        Returns:
-            The last reply to it.
-
-        Raises:
-            SMTPStopped: The input ended within a message.
-        """
-        connection = self._connection
-        user = re.fullmatch(r'(?i:AUTH LOGIN) (\S+)', line)
-        # The second one is for slips such as 'AUTHPLAIN secret': the last
-        # word, if it does not look like a mechanism.
-        secret = re.match(r'(?i)!?\s*AUTH\s+(?!LOGIN\b)\S+\s+(.+)', line) \
-            or re.match(r'(?!\s*(?i:MAIL|RCPT)).*(?i:AUTH).*\s'
-                        r'(?![A-Z0-9_-]{1,20}$)(\S+)$', line)
-        if user:                        # we do the base64
-            line = f'AUTH LOGIN {to_base64(user[1])}'
-        elif secret:
-            self.protect(secret[1])
-        line = re.sub('^!', '', line)
-        reply = connection.send_command(line)
-        verb = line.upper().split(' ')[0]
-        if reply.code == CHALLENGE:
-            reply = self.type_login(reply)
-        elif reply.code == START_MAIL_INPUT:
-            reply = self.type_message()
-        elif verb == 'EHLO' and reply.code == COMPLETED:
-            self._lesson.offered(parse_extensions(connection.heard))
-        elif verb == 'STARTTLS' and reply.code == SERVICE_READY:
-            connection.encrypt(self._context, self._host)
-        elif verb == 'RCPT' and reply.code in YES['RCPT']:
-            self.recipients += re.findall(r':\s*<?([^<>\s]*)', line)[:1]
-        if verb in ('MAIL', 'RSET', 'EHLO') and reply.code == COMPLETED:
-            self.recipients = []
-        return reply
 
     def protect(self, answer: str) -> None:
         """Protect a secret that was typed, in base64 or not, alone or last."""
@@ -3810,6 +3731,89 @@ class Talk:
             if error.reply.code == NOT_AVAILABLE:
                 raise
             return error.reply
+
+    def execute(self, line: str) -> Reply:
+        """Send a command, and do what belongs to it.
+
+        Returns:
+            The last reply to it.
+
+        Raises:
+            SMTPStopped: The input ended within a message.
+        """
+        connection = self._connection
+        user = re.fullmatch(r'(?i:AUTH LOGIN) (\S+)', line)
+        # The second one is for slips such as 'AUTHPLAIN secret': the last
+        # word, if it does not look like a mechanism.
+        secret = re.match(r'(?i)!?\s*AUTH\s+(?!LOGIN\b)\S+\s+(.+)', line) \
+            or re.match(r'(?!\s*(?i:MAIL|RCPT)).*(?i:AUTH).*\s'
+                        r'(?![A-Z0-9_-]{1,20}$)(\S+)$', line)
+        if user:                        # we do the base64
+            line = f'AUTH LOGIN {to_base64(user[1])}'
+        elif secret:
+            self.protect(secret[1])
+        line = re.sub('^!', '', line)
+        reply = connection.send_command(line)
+        verb = line.upper().split(' ')[0]
+        if reply.code == CHALLENGE:
+            reply = self.type_login(reply)
+        elif reply.code == START_MAIL_INPUT:
+            reply = self.type_message()
+        elif verb == 'EHLO' and reply.code == COMPLETED:
+            self._lesson.offered(parse_extensions(connection.heard))
+        elif verb == 'STARTTLS' and reply.code == SERVICE_READY:
+            connection.encrypt(self._context, self._host)
+        elif verb == 'RCPT' and reply.code in YES['RCPT']:
+            self.recipients += re.findall(r':\s*<?([^<>\s]*)', line)[:1]
+        if verb in ('MAIL', 'RSET', 'EHLO') and reply.code == COMPLETED:
+            self.recipients = []
+        return reply
+
+    def find_objection(self, line: str) -> str:
+        """Say why a command is not sent although it was typed; or ''."""
+        login = re.match(r'(?i)(?!\s*(?:MAIL|RCPT)).*\bX?AUTH', line)
+        if login and re.search('[\0\ud800-\udfff]', line):
+            return 'it is not UTF-8, or has a NUL.'
+        if login and not self._connection.encrypted:
+            return ('base64 is no encryption, so everybody on the way could '
+                    'read it. Say STARTTLS first.')
+        if re.match(r'(?i)[!\s]*BDAT\b', line):
+            return 'BDAT counts octets, which nobody can type. Say DATA.'
+        return ''
+
+    def ask(self) -> str | None:
+        """Return the next command that may be sent; None if there is none."""
+        while True:
+            try:
+                line = ask_command('C: ')
+            except EOFError:
+                return None
+            objection = self.find_objection(line)
+            if not objection:
+                return line
+            self._lesson.note(f'Not sent: {objection}')
+
+    def run(self) -> None:
+        """Let the user type commands, until QUIT or the end of the input.
+
+        Raises:
+            SMTPStopped: The session has ended, and no message was sent.
+            SMTPException: The session cannot go on.
+        """
+        reply = self._connection.read_reply(SERVICE_READY)
+        try:
+            line: str | None = ''
+            while reply.code != SERVICE_CLOSING and line is not None:
+                line = self.ask()
+                reply = self.execute('QUIT' if line is None else line)
+        except SMTPDeliveryUnknown:
+            raise
+        except SMTPException as error:
+            if self._lesson.verdict is None:
+                raise
+            self._lesson.note(f'{error}')
+        if self._lesson.verdict is None:
+            raise SMTPStopped('you ended the session, and sent no message.')
 
 
 # ---------------------------------------------------------------------------
