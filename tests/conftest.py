@@ -1,47 +1,98 @@
-"""Fixtures for every test: certificates, and smtp.py as a process.
+"""Fixtures for every test: callers of smtp.py, servers, certificates."""
 
-Each kind of server lives in a module of its own (`scripted`, `hostile`,
-`practice_server`, ...), and most take their certificate from the authority
-below, which exists in memory for one run of the tests.
-"""
+from __future__ import annotations
 
 import os
 import pathlib
+import socket
 import ssl
-import subprocess
-import sys
-from typing import Any, Callable, Dict, Iterator, Optional, Union
+from typing import Any, Callable, Iterator
 
 import pytest
 import trustme
+from hypothesis import HealthCheck, settings
 
-TESTS = pathlib.Path(__file__).resolve().parent
-ROOT = TESTS.parent
-PROGRAM = ROOT / 'smtp.py'
+from support import cli, dialogue
+from support import post as posts
+from support.cli import Result
 
-# `import smtp` finds the program, `import scripted` the helper beside us,
-# from whatever folder pytest was started.
-for folder in (TESTS, ROOT):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+QUIET = list(HealthCheck)
+settings.register_profile(
+    'default', max_examples=100, deadline=None, suppress_health_check=QUIET)
+settings.register_profile(
+    'thorough', max_examples=5000, deadline=None, suppress_health_check=QUIET)
+settings.load_profile('default')
 
-import posting  # noqa: E402 (it imports smtp)
-
-# Fixtures that belong to the tests of one topic stand beside its helpers.
-pytest_plugins = ['sessions', 'at_terminal', 'calling', 'finishing', 'keeping']
+Call = Callable[..., Result]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the environment of the person who runs the tests out of them."""
-    for name in ('SMTP_PASSWORD', 'SMTP_ACCESS_TOKEN', 'SSLKEYLOGFILE',
-                 'SSL_CERT_FILE', 'SSL_CERT_DIR', 'NO_COLOR'):
-        os.environ.pop(name, None)
+    """Keep the environment of whoever runs the tests out of them."""
+    for name in list(os.environ):
+        if name.startswith(('SMTP_', 'SSL')) or name == 'NO_COLOR':
+            if name != 'SMTP_TEST_REAL_SERVERS':
+                del os.environ[name]
+
+
+# ------------------------------------------------------------------- callers
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path) -> pathlib.Path:
+    """An empty folder: the current one of smtp.py."""
+    path = tmp_path / 'folder'
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def call(folder: pathlib.Path) -> Call:
+    """A function that calls `smtp.main` here: see cli.call."""
+    return lambda *args, **more: cli.call(*args, **{'cwd': folder, **more})
+
+
+@pytest.fixture
+def run(folder: pathlib.Path) -> Call:
+    """A function that runs smtp.py as a process: see cli.run."""
+    return lambda *args, **more: cli.run(*args, **{'cwd': folder, **more})
+
+
+@pytest.fixture
+def start(folder: pathlib.Path) -> Iterator[Callable[..., Any]]:
+    """A function that starts smtp.py as a process: see cli.start."""
+    processes: list[Any] = []
+
+    def start(*args: str, **more: Any) -> Any:
+        processes.append(cli.start(*args, **{'cwd': folder, **more}))
+        return processes[-1]
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def sit(folder: pathlib.Path) -> Iterator[Callable[..., cli.Person]]:
+    """A function that sits someone at a terminal: see cli.Person."""
+    if not hasattr(cli.pexpect, 'spawn'):
+        pytest.skip('needs pexpect, and a system with terminals')
+    people: list[cli.Person] = []
+
+    def sit(*args: str, **more: Any) -> cli.Person:
+        people.append(cli.Person(*args, **{'cwd': folder, **more}))
+        return people[-1]
+    yield sit
+    for person in people:
+        person.leaves()
+
+
+# ------------------------------------------------------------------- servers
 
 
 @pytest.fixture(scope='session')
 def authority() -> trustme.CA:
-    """A certificate authority that nobody trusts but these tests."""
-    return trustme.CA()
+    """A certificate authority that only these tests trust."""
+    return trustme.CA(organization_name='Authority of the Tests')
 
 
 @pytest.fixture(scope='session')
@@ -57,101 +108,81 @@ def ca_file(authority: trustme.CA,
 def server_context(authority: trustme.CA) -> ssl.SSLContext:
     """The TLS side of a server called localhost, 127.0.0.1 and ::1."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate = authority.issue_cert('localhost', '127.0.0.1', '::1')
-    certificate.configure_cert(context)
+    authority.issue_cert('localhost', '127.0.0.1', '::1').configure_cert(
+        context)
     return context
 
 
 @pytest.fixture
-def run_main(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> 'Callable[..., subprocess.CompletedProcess[str]]':
-    """A function that calls `smtp.main(args)` here and now: much faster.
+def play(call: Call, ca_file: str, server_context: ssl.SSLContext
+         ) -> Callable[..., tuple[Result, dialogue.Player]]:
+    """A function that lets smtp.py hold a dialogue; it returns both sides.
 
-    Its keyword is `password`, which goes into SMTP_PASSWORD. It runs in an
-    empty folder, with an empty standard input.
+    Its keywords: `as_written=False` lets smtp.py say something else; `context`
+    is the server's side of TLS; the others are those of cli.call. Without
+    `password` that of the dialogue is in $SMTP_PASSWORD.
     """
-    def run(*args: str, password: Optional[str] = None,
-            ) -> 'subprocess.CompletedProcess[str]':
-        import smtp
-        folder = tmp_path / 'folder'
-        folder.mkdir(exist_ok=True)
-        monkeypatch.chdir(folder)
-        if password is not None:
-            monkeypatch.setenv('SMTP_PASSWORD', password)
-        capsys.readouterr()
-        with open(os.devnull) as nothing:
-            monkeypatch.setattr(sys, 'stdin', nothing)
-            code: Union[None, str, int]
-            try:
-                code = smtp.main(list(args))
-            except SystemExit as ended:
-                code = ended.code
-        outputs = capsys.readouterr()
-        return subprocess.CompletedProcess(
-            ['smtp.py', *args], code,  # type: ignore[arg-type]
-            outputs.out, outputs.err)
-    return run
-
-
-@pytest.fixture
-def clean_environment(tmp_path: pathlib.Path) -> Dict[str, str]:
-    """The environment that smtp.py is started in: nothing inherited."""
-    home = tmp_path / 'home'
-    home.mkdir()
-    environment = {'PATH': os.environ.get('PATH', os.defpath),
-                   'HOME': str(home), 'LC_ALL': 'C.UTF-8'}
-    if os.name == 'nt':  # Windows sockets do not open without these
-        environment.update(
-            {name: os.environ[name]
-             for name in ('SYSTEMROOT', 'TEMP', 'USERPROFILE')
-             if name in os.environ})
-    return environment
-
-
-@pytest.fixture
-def run_smtp(
-    tmp_path: pathlib.Path, clean_environment: Dict[str, str],
-) -> 'Callable[..., subprocess.CompletedProcess[str]]':
-    """A function that runs `smtp.py *args` and returns how it ended.
-
-    Its keywords: `input`, the standard input (str or bytes; an empty one when
-    None); `env`, variables to add; `timeout` in seconds; `cwd`, a folder
-    (an empty one when None). Both outputs come back as text.
-    """
-    def run(*args: str, input: Union[None, str, bytes] = None,
-            env: Optional[Dict[str, str]] = None, timeout: float = 30,
-            cwd: Union[None, str, pathlib.Path] = None,
-            ) -> 'subprocess.CompletedProcess[str]':
-        if isinstance(input, str):
-            input = input.encode('utf-8', 'surrogateescape')
-        if cwd is None:
-            cwd = tmp_path / 'folder'
-            cwd.mkdir(exist_ok=True)
-        command = [sys.executable, str(PROGRAM), *args]
-        given: Dict[str, Any] = {'input': input} if input is not None else {
-            'stdin': subprocess.DEVNULL}
-        done = subprocess.run(
-            command, env={**clean_environment, **(env or {})},
-            timeout=timeout, cwd=str(cwd), capture_output=True, **given)
-        return subprocess.CompletedProcess(
-            command, done.returncode,
-            done.stdout.decode('utf-8', 'backslashreplace'),
-            done.stderr.decode('utf-8', 'backslashreplace'))
-    return run
+    def play(told: dialogue.Dialogue | str, *args: str,
+             as_written: bool = True, context: Any = server_context,
+             **more: Any) -> tuple[Result, dialogue.Player]:
+        if isinstance(told, str):
+            told = dialogue.parse(told)
+        more.setdefault('password', told.setting(
+            'password', '' if 'token' in told.settings else dialogue.PASSWORD))
+        if 'token' in told.settings:
+            more['env'] = {'SMTP_ACCESS_TOKEN': told.setting('token'),
+                           **more.get('env', {})}
+        with dialogue.playing(told, context) as player:
+            result = call(*cli.reach(player.port, ca_file),
+                          *told.arguments(), *args, **more)
+        if as_written:
+            assert not player.mismatch, \
+                player.difference() + '\n' + result.err
+        return result, player
+    return play
 
 
 @pytest.fixture(scope='module')
-def running() -> Iterator[posting.Post]:
+def practice() -> Iterator[posts.Post]:
     """A practice server for all the tests of a module."""
-    with posting.opened() as post:
-        yield post
+    with posts.PracticeServer() as server:
+        yield posts.Post(server)
 
 
 @pytest.fixture
-def post(running: posting.Post) -> Iterator[posting.Post]:
-    """The server, with nothing in it, and willing."""
-    running.accept()
-    yield running
-    running.accept()
+def post(practice: posts.Post) -> Iterator[posts.Post]:
+    """The practice server, with nothing in it, and willing."""
+    practice.accept()
+    yield practice
+    practice.accept()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of this computer that refuses connections."""
+    with socket.socket() as sock:
+        sock.bind(('127.0.0.1', 0))     # and does not listen
+        yield sock.getsockname()[1]
+
+
+@pytest.fixture
+def lookup(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[Any]]:
+    """A function that decides how host names are looked up.
+
+    It takes an error to raise, or (host, port) pairs to return; it returns
+    the list of the names that are looked up.
+    """
+    def decide(outcome: Any) -> list[Any]:
+        asked: list[Any] = []
+
+        def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+            asked.append(host.decode() if isinstance(host, bytes) else host)
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return [(socket.AF_INET6, socket.SOCK_STREAM, 6, '',
+                     (host, port, 0, 0)) if ':' in host else
+                    (socket.AF_INET, socket.SOCK_STREAM, 6, '', (host, port))
+                    for host, port in outcome]
+        monkeypatch.setattr(socket, 'getaddrinfo', getaddrinfo)
+        return asked
+    return decide

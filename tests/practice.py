@@ -1,24 +1,24 @@
 #!/usr/bin/env python3
-"""A mail server to practise with: no account, no network, no questions.
+"""Practise SMTP with a mail server on this computer: no account, no network.
 
-    python tests/practice.py                          send a sample message
+    python tests/practice.py                          a letter, and its session
     python tests/practice.py --explain --step         ... one step at a time
-    python tests/practice.py --refuse wrong-password  ... and see it refused
-    python tests/practice.py --list-refusals          what else can go wrong
-    python tests/practice.py --serve                  wait for your messages
+    python tests/practice.py --refuse wrong-password  ... and how it fails
+    python tests/practice.py --list-refusals          what can be refused
+    python tests/practice.py --drop-after-dot         was it sent, or not?
+    python tests/practice.py --serve                  wait for your own mail
 
-The server is real (aiosmtpd) and speaks like Office 365 as far as it can: the
-same extensions, the same sentences. It listens on this computer only, keeps
-what it receives in memory, and its certificate comes from a throw-away
+The server is aiosmtpd, with the extensions and the sentences of Office 365.
+It keeps what it receives in memory, and its certificate comes from an
 authority (trustme) that lives in a temporary folder until the program ends.
+Options after -- are for smtp.py: practice.py -- --cc carol@example.org
 
-A practice run sends a message that is full of small traps (accents, a line
-that is a single dot, an attachment of every octet) and then compares what
-arrived with what was meant. Exit code 0: everything was right, or, with a
-refusal, smtp.py failed the way it must. 1: something was wrong, and what.
+A run ends with what arrived, compared with what smtp.py reported. Exit code
+0: smtp.py was right, whether it sent, refused to or failed; 1: it was wrong.
 
-Contents: the sample and its judge; showing a message; running smtp.py; the
-command line. The server, which tests use as well, is in practice_server.py.
+Contents: what a run does; running smtp.py; judging it; the command line. The
+server is in support/practice_server.py; the letters, how they are shown and
+what must arrive of them are in support/letters.py.
 """
 
 import argparse
@@ -29,274 +29,217 @@ import pathlib
 import queue
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 
-from practice_server import (
-    PASSWORD,
-    REFUSALS,
-    STEPS,
-    TOKEN,
-    USER,
-    PracticeServer,
-    expected_exit,
-    parse_refusal,
-)
+try:
+    from support import letters, refusals
+    from support import practice_server as post
+    MISSING = None
+except ModuleNotFoundError as error:
+    MISSING = error.name  # main() says how to install it
 
-CLIENT = pathlib.Path(__file__).resolve().parent.parent / 'smtp.py'
+TESTS = pathlib.Path(__file__).resolve().parent
+CLIENT = TESTS.parent / 'smtp.py'
+PORT = 2525  # of --serve, if it is free
 
 
-# ------------------------------------------------ the sample, and its judge
-#
-# Each part of the sample has gone wrong in some mail program. The judge reads
-# what arrived with the standard library's email package, which has nothing in
-# common with smtp.py.
-
-SENDER = ('Alice', 'alice@example.com')
-RECIPIENT = ('Bób Exämple', 'bob@example.org')
-HIDDEN = 'carol@example.org'  # the blind copy
-SUBJECT = 'Grüße aus dem Labor: naïve café, α β γ, 你好 ✓'
-TEXT = '''Hello Bob,
-
-a line that holds only a dot ends a message in SMTP. So the client
-doubles a dot at the start of a line, and the server takes it away:
-.
-You can read on? Then both have done it.
-..This line began with two dots, and still does.
-
-Alice
-'''
-FILE_NAME = 'jedes Oktett – every octet.bin'
-OCTETS = bytes(range(256))
+# ---------------------------------------------------------- what a run does
 
 
-def people(message, field):
-    """Return the (name, address) pairs of From or To."""
-    return [(one.display_name, one.addr_spec)
-            for one in getattr(message[field], 'addresses', ())]
-
-
-def wrong(received):
-    """Return what is wrong with the sample as it arrived, as sentences."""
-    message = received.parse()
-    text = message.get_body(('plain',))
-    text = text and text.get_content().replace('\r\n', '\n')
-    files = [(part.get_filename(), part.get_payload(decode=True))
-             for part in message.iter_attachments() if part.is_attachment()]
-    return [f'{what}: {got!r} arrived, {meant!r} was meant' for
-            what, got, meant in [
-        ("the envelope's sender", received.sender, SENDER[1]),
-        ("the envelope's recipients", received.recipients,
-         (RECIPIENT[1], HIDDEN)),
-        ('the user who logged in', received.user, USER),
-        ('From', people(message, 'from'), [SENDER]),
-        ('To', people(message, 'to'), [RECIPIENT]),
-        ('Bcc, which must not be sent', message['bcc'], None),
-        ('the subject', message['subject'], SUBJECT),
-        ('the number of Date fields', len(message.get_all('date', [])), 1),
-        ('the text', text and text.rstrip(), TEXT.rstrip()),
-        ('the attachments', files, [(FILE_NAME, OCTETS)]),
-        ('a header of ASCII only',
-         received.content.partition(b'\r\n\r\n')[0].isascii(), True),
-        ('CR or LF alone',
-         re.findall(b'.?\r(?!\n)|(?<!\r)\n.?', received.content), []),
-        ("the parser's objections",
-         [defect for part in message.walk() for defect in part.defects], []),
-    ] if got != meant]
-
-
-# -------------------------------------------------------- showing a message
-
-
-def heading(text):
-    """Print a heading."""
-    print(f'\n=== {text} {"=" * max(3, 70 - len(text))}\n', flush=True)
-
-
-def printable(text):
-    """Return text that cannot move the cursor or hide anything."""
-    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def show(received):
-    """Print a message twice: as it came, and as a mail reader shows it."""
-    heading('As the server received it')
-    print(f'Envelope: from <{received.sender}> to '
-          + ', '.join(f'<{one}>' for one in received.recipients))
-    print(f'Session:  logged in as {printable(received.user)}, '
-          f'{received.tls}, {len(received.content)} octets\n')
-    lines = received.content.decode('utf-8', 'backslashreplace').split('\r\n')
-    for line in lines[:60]:
-        print(f'  | {printable(line)}')
-    if len(lines) > 60:
-        print(f'  ... and {len(lines) - 60} more lines')
-    heading('As a mail reader shows it')
-    try:
-        show_as_read(received.parse())
-    except Exception as error:  # whatever the parser trips over: not our fault
-        print(f'(It cannot be read: {error!r})')
-    sys.stdout.flush()
-
-
-def show_as_read(message):
-    """Print fields and text of a parsed message, and list its attachments."""
-    for field in ('From', 'To', 'Cc', 'Subject', 'Date'):
-        if field in message:
-            print(f'{field + ":":9}{printable(str(message[field]))}')
-    body = message.get_body(('plain', 'html'))
-    print()
-    for line in (body.get_content() if body else '').splitlines():
-        print(f'  {printable(line)}')
-    for part in message.iter_attachments():
-        content = part.get_payload(decode=True) or b''
-        print(f'\nAttached: {printable(part.get_filename() or "(no name)")} '
-              f'({part.get_content_type()}, {len(content)} octets)')
-
-
-# ---------------------------------------------------------- running smtp.py
-#
-# The command is a list of lines, and a line is a list of words, so that it
-# can be shown as it is run, in the notation of either shell.
-
-
-def near(path):
-    """Return a path as seen from the current folder, if it lies in there."""
-    with contextlib.suppress(ValueError):
-        return str(pathlib.Path(path).relative_to(pathlib.Path.cwd()))
-    return str(path)
-
-
-def command_lines(server, client, *lines):
-    """Return the command for this server, line by line."""
-    return [[near(sys.executable), near(client)],
-            ['--server', server.host, '-4', '--port', str(server.port)],
-            ['--ca-file', server.ca_file], *filter(None, lines)]
-
-
-def in_posix_shell(lines):
-    """Return the command as one types it on Linux and macOS."""
-    return f'SMTP_PASSWORD={PASSWORD} ' + ' \\\n    '.join(
-        ' '.join(map(shlex.quote, line)) for line in lines)
-
-
-def in_powershell(lines):
-    """Return the command as one types it on Windows."""
-    def quote(word):
-        return (word if re.fullmatch(r'[\w./:\\-][\w./:\\@-]*', word)
-                else "'" + word.replace("'", "''") + "'")
-    return f"$env:SMTP_PASSWORD = '{PASSWORD}'\n& " + ' `\n    '.join(
-        ' '.join(map(quote, line)) for line in lines)
-
-
-def run(lines):
-    """Run the command; return its exit code and what it printed.
-
-    On a terminal it prints there by itself, in colour, and can wait for Enter;
-    then nothing is returned, and the exit code alone must tell.
-    """
-    command = [word for line in lines for word in line]
-    environment = dict(os.environ, SMTP_PASSWORD=PASSWORD)
-    if sys.stdout.isatty():
-        return subprocess.run(command, env=environment).returncode, None
-    printed = []
-    with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=dict(environment, PYTHONIOENCODING='utf-8'),
-            encoding='utf-8', errors='backslashreplace') as process:
-        for line in process.stdout:
-            printed.append(line)
-            print(line, end='', flush=True)
-    return process.returncode, ''.join(printed)
-
-
-def verdict(code):
-    """Return the words that go with an exit code."""
-    return {0: 'Sent to', 74: 'May have been sent'}.get(code, 'Not sent')
-
-
-def judge(server, code, printed):
-    """Return what is wrong with this run, as sentences."""
-    expected = 74 if server.drop_after_dot else 0
-    if server.refusals:  # the first one counts
-        step = min(server.refusals,
-                   key=lambda step: STEPS.index(step.partition(':')[0]))
-        expected = expected_exit(step, server.refusals[step])
-    words = verdict(expected)
-    arrived = int(expected in (0, 74))
-    faults = [fault for one in server.messages for fault in wrong(one)]
-    if len(server.messages) != arrived:
-        faults.append(
-            f'{len(server.messages)} messages arrived, not {arrived}')
-    if code != expected:
-        faults.append(f'the exit code is {code}, not {expected}')
-    if printed is not None:
-        if not re.search(rf'^([\w.]+: )?{words}', printed, re.MULTILINE):
-            faults.append(f'it did not say "{words} ..."')
-        secret = base64.b64encode(PASSWORD.encode()).decode()
-        if PASSWORD in printed or secret in printed:
-            faults.append('the password was printed')
-    return faults
-
-
-def practise(server, options):
-    """Send the sample, show what arrives, and judge it."""
-    letter = server.folder / 'letter.txt'
-    attachment = server.folder / FILE_NAME
-    letter.write_text(TEXT, encoding='utf-8')
-    attachment.write_bytes(OCTETS)
-    heading('The server')
-    print(f'It listens on {server.host}, port {server.port}. Nothing that is '
-          'sent to it leaves\nthis computer. Its certificate was made for '
-          'this run only.')
-    for step, reply in server.refusals.items():
-        print(f'\nIt will refuse {step}:\n{printable(reply)}')
-    heading('The command')
+def demonstrate(server, options):
+    """Send a letter with smtp.py, show what arrives, and judge."""
+    letter = letters.HARD if options.hard else letters.EASY
+    print('smtp.py sends a letter to a server on this computer (C: client, '
+          'S: server).\n', flush=True)
     switches = [f'--{name}' for name in ('explain', 'step')
                 if getattr(options, name)] or ['--verbose']
-    lines = command_lines(
-        server, options.client,
-        ['--from', '{} <{}>'.format(*SENDER)],
-        ['--to', '{} <{}>'.format(*RECIPIENT), '--bcc', HIDDEN],
-        ['--subject', SUBJECT],
-        ['--body', f'@{letter}'], ['--attach', str(attachment)],
-        switches, options.more)
-    print(in_powershell(lines) if os.name == 'nt' else in_posix_shell(lines))
-    heading('The session (C: is the client, S: the server)')
-    code, printed = run(lines)
+    code, printed, complete = run([
+        sys.executable, str(CLIENT), '--server', server.host,
+        '--port', str(server.port), '--ca-file', server.ca_file,
+        *([] if '--message' in ' '.join(options.more) else
+          letter_options(letter, server.folder)), *switches, *options.more])
     for received in server.messages:
-        show(received)
-    heading('The result')
-    if options.step and code == 0 and not server.messages:
-        print('You ended the session, and nothing arrived, as it must.')
-        return 0
-    faults = judge(server, code, printed)
-    print('\n'.join(f'WRONG: {fault}' for fault in faults) or (
-        f'smtp.py said "{verdict(code)}", with exit code {code}, as it must '
-        'after this.' if code else 'Everything arrived as it was meant.'))
+        letters.show(received)
+    faults = judge(server, None if options.more else letter,
+                   code, printed, complete)
+    print('\n' + ('\n'.join(f'WRONG: {fault}.' for fault in faults)
+                  or result(server, code, options)))
+    follow = ('--serve' if options.drop_after_dot else
+              '--drop-after-dot' if options.refuse else
+              '--refuse wrong-password' if options.explain or options.step
+              else '--explain --step')
+    print(f'Next: {typed(sys.executable)} {typed(__file__)} {follow}')
     return int(bool(faults))
 
 
 def serve(server, options):
-    """Show each message that arrives, until Ctrl-C."""
-    heading('The server')
-    lines = command_lines(
-        server, options.client,
-        ['--from', USER, '--to', RECIPIENT[1]],
-        ['--subject', 'Hello', '--body', 'It works.', '--verbose'])
-    print(f'It listens on {server.host}, port {server.port}. User {USER},\n'
-          f'password {PASSWORD}, XOAUTH2 token {TOKEN}.\n\n'
-          'From another terminal, in this folder, on Linux and macOS:\n\n'
-          f'{in_posix_shell(lines)}\n\nIn PowerShell:\n\n'
-          f'{in_powershell(lines)}\n\n'
-          'Waiting for messages. Ctrl-C ends it.', flush=True)
+    """Print the commands of the lab, and each message that arrives."""
+    names = {'SMTP_SERVER': server.host, 'SMTP_FROM': post.USER,
+             'SMTP_PASSWORD': post.PASSWORD}
+    if os.name == 'nt':
+        setting = ''.join(f"$env:{name}='{value}'; "
+                          for name, value in names.items())
+        setting += f"$CA='{server.ca_file}'"
+    else:
+        setting = 'export ' + ''.join(f'{name}={value} '
+                                      for name, value in names.items())
+        setting += f'CA={shlex.quote(server.ca_file)}'
+    command = (f'{typed(sys.executable)} {typed(CLIENT)} '
+               f'-p {server.port} --ca-file "$CA"')
+    letter = "-t bob@example.org -s Hello --body 'It works.'"
+    print(f'The server waits on port {server.port}. Ctrl-C ends it.\n\n'
+          'Paste into another terminal, in this folder. First, the settings '
+          'for this run:\n\n'
+          f'{setting}\n\n'
+          'Then log in; send; send one step at a time:\n\n'
+          f'{command} --check\n'
+          f'{command} {letter} -v\n'
+          f'{command} {letter} --explain --step\n', flush=True)
     try:
         while True:  # with a timeout, for Ctrl-C on Windows
             with contextlib.suppress(queue.Empty):
-                show(server.arrivals.get(timeout=0.5))
+                letters.show(server.arrivals.get(timeout=0.5))
     except KeyboardInterrupt:
         print(f'\nStopped. Messages received: {len(server.messages)}.')
     return 0
+
+
+def list_refusals():
+    """Print the table of refusals, a line each."""
+    table = refusals.named_refusals()
+    width = max(map(len, table))
+    for name, one in table.items():
+        reply = one.reply.replace('\r\n', ' ')
+        print(f'{name:{width}} {one.step:8} {letters.printable(reply)}'[:79])
+    print(f'\nNext: {typed(sys.executable)} {typed(__file__)} --refuse NAME')
+    return 0
+
+
+def ask_to_install():
+    """Print the commands that install what is missing."""
+    python = typed(sys.executable)
+    print(f'practice.py: the package {MISSING} is missing. Type:',
+          file=sys.stderr)
+    if sys.prefix == sys.base_prefix:  # and few systems allow pip there
+        print(f'{python} -m venv .venv', file=sys.stderr)
+        python = os.path.join(
+            '.venv', *(['Scripts'] if os.name == 'nt' else ['bin']), 'python')
+    requirements = typed(TESTS / 'practice-requirements.txt')
+    print(f'{python} -m pip install -q -r {requirements}\n'
+          f'{python} {typed(__file__)}', file=sys.stderr)
+    return 69
+
+
+# ---------------------------------------------------------- running smtp.py
+
+
+def typed(path):
+    """Return a path as one would type it in the current folder."""
+    path = pathlib.Path(os.path.abspath(path))
+    with contextlib.suppress(ValueError):
+        path = path.relative_to(pathlib.Path.cwd())
+    if shutil.which(path.name) == str(path):
+        path = path.name
+    if os.name != 'nt':
+        return shlex.quote(str(path))
+    return f"& '{path}'" if ' ' in str(path) else str(path)
+
+
+def letter_options(letter, folder):
+    """Write a letter's text and file; return the options to send it."""
+    (folder / 'letter.txt').write_text(letter.text, encoding='utf-8')
+    options = ['--from', '{} <{}>'.format(*letter.sender),
+               '--to', '{} <{}>'.format(*letter.recipient),
+               '--subject', letter.subject,
+               '--body', f'@{folder / "letter.txt"}']
+    if letter.hidden:
+        options += ['--bcc', letter.hidden]
+    if letter.file_name:
+        (folder / letter.file_name).write_bytes(letters.OCTETS)
+        options += ['--attach', str(folder / letter.file_name)]
+    return options
+
+
+def run(command):
+    """Run smtp.py; return its exit code, its output, and if that is all.
+
+    On a terminal its standard error goes there directly, so that it can be in
+    colour and wait for Enter; then only standard output is returned.
+    """
+    environment = {name: value for name, value in os.environ.items()
+                   if not name.startswith('SMTP_')}
+    secret = ({'SMTP_ACCESS_TOKEN': post.TOKEN} if 'xoauth2' in command
+              else {'SMTP_PASSWORD': post.PASSWORD})
+    complete = not (sys.stdout.isatty() and sys.stderr.isatty())
+    printed = []
+    with subprocess.Popen(
+            command, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if complete else None,
+            env={**environment, **secret, 'PYTHONIOENCODING': 'utf-8'},
+            encoding='utf-8', errors='backslashreplace') as process:
+        # Ctrl-C is for smtp.py; what it makes of it is judged like the rest.
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        for line in process.stdout:
+            printed.append(line)
+            print(line, end='', flush=True)
+        process.wait()
+        signal.signal(signal.SIGINT, before)
+    return process.returncode, ''.join(printed), complete
+
+
+# --------------------------------------------------------------- judging it
+
+
+def judge(server, letter, code, printed, complete):
+    """Return what is wrong with this run, as sentences.
+
+    Args:
+        server: It knows what arrived, and what it has refused.
+        letter: What was to be sent; None if options changed it. Then only
+            what smtp.py reports and what happened must agree.
+        code: The exit code.
+        printed: The output.
+        complete: The output includes standard error.
+    """
+    arrived, owed = len(server.messages), server.refused_with()
+    expected = (owed.exit if owed else
+                74 if server.drop_after_dot and arrived else
+                0 if letter and code != 130 else code)
+    sent = bool(re.search('^Sent to ', printed, re.MULTILINE))
+    faults = [fault for one in server.messages
+              for fault in letters.wrong(one, letter)]
+    if arrived != int(sent or expected == 74):
+        faults.append(f'{arrived} messages arrived')
+    if code != expected:
+        faults.append(f'the exit code is {code}, not {expected}')
+    if not code and letter and not sent:
+        faults.append('it did not report "Sent to ..."')
+    words = {0: '', 64: '', 74: 'May have been sent: '}.get(code, 'Not sent: ')
+    advice = f'{owed.who}: ' if owed and owed.who else ''
+    for text in filter(None, [words, advice] if complete else []):
+        if not re.search(f'^(smtp.py: )?{text}', printed, re.MULTILINE):
+            faults.append(f'it did not report "{text}..."')
+    secret = base64.b64encode(post.PASSWORD.encode()).decode()
+    if post.PASSWORD in printed or secret in printed:
+        faults.append('the password was printed')
+    return faults
+
+
+def result(server, code, options):
+    """Return the sentence for a run without a fault."""
+    owed = server.refused_with()
+    if code == 74:
+        return 'Checked: it arrived, but smtp.py cannot know that.'
+    if server.messages:
+        return ('Checked: a message arrived, as reported.' if options.more
+                else 'Checked: everything arrived intact.')
+    if owed:
+        return (f'Checked: nothing arrived, and exit code {code} is right '
+                'for this reply.')
+    return 'Checked: nothing arrived, as reported.'
 
 
 # --------------------------------------------------------- the command line
@@ -305,43 +248,58 @@ def serve(server, options):
 def parse_arguments(arguments):
     """Return the options."""
     parser = argparse.ArgumentParser(
-        description='Send a message with smtp.py to a server of its own: no '
-        'account, no network. Exit code 0: all was right; 1: it was not.')
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage='practice.py [options] [-- options for smtp.py]',
+        description='Send a letter with smtp.py to a server on this computer: '
+        'no account, no network.\nExit code 0: smtp.py was right about what '
+        'happened; 1: it was wrong.',
+        epilog='examples:\n' + __doc__.split('\n\n')[1])
     add = parser.add_argument
-    add('--serve', action='store_true', help='wait for messages, until Ctrl-C')
     add('--explain', action='store_true', help='smtp.py explains each step')
-    add('--step', action='store_true', help='smtp.py waits before each step')
+    add('--step', action='store_true', help='smtp.py asks before each command')
+    add('--hard', action='store_true', help='a letter full of traps: accents, '
+        'a lone dot, a file of every octet')
     add('--refuse', metavar='NAME|STEP=REPLY', action='append', default=[],
-        help='refuse a step; may be repeated. Steps: ' + ', '.join(STEPS))
-    add('--list-refusals', action='store_true', help='list the names, and end')
-    add('--slow', metavar='SECONDS', type=float, default=0,
-        help='wait before each reply')
+        help='refuse a step; may be repeated. Steps: '
+        + ', '.join(refusals.STEPS))
+    add('--list-refusals', action='store_true',
+        help='list the names, with their steps and replies')
     add('--drop-after-dot', action='store_true',
         help='close the connection after the final dot, without a reply')
-    add('--port', type=int, default=0, help='default: any free port')
-    add('--client', metavar='FILE', default=CLIENT,
-        help='run this program instead of smtp.py')
-    add('more', nargs='*', metavar='-- OPTION', help='options for smtp.py')
+    add('--serve', action='store_true',
+        help='wait for messages, and print them, until Ctrl-C')
+    add('--port', type=int, default=0, help='the port of the server '
+        f'(default: {PORT} with --serve, if it is free; else any that is)')
+    add('more', nargs='*', help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
-        list(map(parse_refusal, options.refuse))
+        list(map(refusals.parse_refusal, options.refuse))
     except ValueError as error:
         parser.error(str(error))
     return options
 
 
+def new_server(options):
+    """Return a server on the port that was given, or on one that is free."""
+    given = options.refuse, options.drop_after_dot
+    if options.serve and not options.port:
+        with contextlib.suppress(OSError):
+            return post.PracticeServer(*given, port=PORT)
+    return post.PracticeServer(*given, port=options.port)
+
+
 def main(arguments=None):
     """Do what the options say and return the exit code."""
-    sys.stdout.reconfigure(errors='backslashreplace')
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors='backslashreplace')
+    if MISSING:
+        return ask_to_install()
     options = parse_arguments(arguments)
     if options.list_refusals:
-        for name, refusal in REFUSALS.items():
-            print(f'{name:22}{refusal}')
-        return 0
+        return list_refusals()
     try:
-        with PracticeServer(options.refuse, options.slow,
-                            options.drop_after_dot, options.port) as server:
-            return (serve if options.serve else practise)(server, options)
+        with new_server(options) as server:
+            return (serve if options.serve else demonstrate)(server, options)
     except KeyboardInterrupt:
         return 130
     except OSError as error:  # the port is in use, the disk is full

@@ -1,0 +1,1 @@
+"""The parts of the benchmark; benchmark.py beside this folder runs them."""

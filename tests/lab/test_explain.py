@@ -1,0 +1,81 @@
+"""--explain: each step in the words of the source, each reply in plain words.
+
+There is no second text: what is told before a step is the docstring of the
+function that does it. messages/golden/explain.txt shows all of it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import pytest
+
+import smtp
+from support import dialogue
+from support.cli import on_one_line
+from support.dialogue import GREETING, LOGIN, ONE_BY_ONE, QUIT
+
+# The functions beside the session in the module docstring.
+STEPS = set(re.findall(r'(?m)^    \S.*? {2,}([a-z]+_[a-z_]+)\b',
+                       (smtp.__doc__ or '').partition('Contents')[0]))
+IMPLICIT = '-- TLS begins\n' + GREETING + dialogue.SECOND_EHLO + LOGIN \
+    + ONE_BY_ONE[len(dialogue.BEGINS['envelope']):]
+
+
+@pytest.mark.parametrize('name', sorted(STEPS - {'open_socket'} | {
+    'begin_tls'}))
+def test_it_is_the_docstring(name: str, play: Any) -> None:
+    """Right before the first line of its step, and with its RFC."""
+    result, _ = play(IMPLICIT if name == 'begin_tls' else ONE_BY_ONE,
+                     '--explain')
+    document = inspect.getdoc(getattr(smtp, name)) or ''
+    text = on_one_line(re.split('\n\n(?:[CS]: |Args:|Raises:)', document)[0])
+    assert re.search(r'RFC \d{4},? sections? \d', text)
+    _, *told = on_one_line(result.err.replace('\n--', '')).split(text)
+    assert len(told) == (2 if name == 'say_hello' else 1)
+    first, = re.findall('(?m)^([CS]: [A-Z0-9]+)', document)[:1] or ['TLS']
+    assert all(each.strip().startswith(first) for each in told)
+
+
+def told(transcript: str, after: str) -> str:
+    """Return what the narration says after a line, on one line."""
+    part = transcript[transcript.index(after):].partition('\nC: ')[0]
+    return on_one_line(' '.join(re.findall('(?m)^--(.*)', part)))
+
+
+def test_extensions(play: Any) -> None:
+    """What each means, in any case, and those that smtp.py does not use."""
+    result, _ = play(GREETING + dialogue.ehlo(
+        'SIZE 0', '8BITMIME', 'smtputf8', 'DSN', 'CHUNKING', 'AUTH=LOGIN',
+        'X-ANONYMOUSTLS') + QUIT, '--explain')
+    for words in ('SIZE: .*octets', '8BITMIME: .*ASCII', 'SMTPUTF8: .*ASCII',
+                  'DSN: .*RFC 3461', 'CHUNKING: .*chunks', 'AUTH: .*log in',
+                  'X-ANONYMOUSTLS: .*not use'):
+        assert re.search(f'(?m)^-- {words}', result.err), words
+
+
+def test_replies(play: Any) -> None:
+    """What the digits of each mean, and its enhanced status code; once."""
+    replies = {
+        '251 2.1.5': ('success', 'mail', 'address'),
+        '450 4.2.1': ('not now', 'mail', 'mailbox'),
+        '451 4.3.0': ('not now', 'mail', 'mail system'),
+        '452 4.4.5': ('not now', 'mail', 'network'),
+        '501 5.5.4': ('no', 'syntax', 'protocol'),
+        '530 5.7.0': ('no', 'login', 'security or policy'),
+        '554 5.6.0': ('no', 'mail', 'message'),
+        '571 5.0.0': ('no', 'other', '')}
+    session = GREETING + dialogue.ehlo('HELP') + (
+        'C: MAIL FROM:<alice@example.com>\nS: 250 Without a status\n')
+    for reply in replies:
+        session += f'C: RCPT TO:<x{reply[:3]}@example.org>\nS: {reply} x\n'
+    result, _ = play(session + QUIT, '--explain', '--tls', 'none')
+    assert not told(result.err, 'S: 250 Without')
+    for reply, (verdict, about, subject) in replies.items():
+        code, number = reply.split()
+        meaning = f'{code}: {code[0]} = {verdict}, . = about .*{about}.*'
+        if subject:
+            meaning += f' {number}: about .*{subject}.*'
+        assert re.fullmatch(meaning, told(result.err, f'S: {reply}'))

@@ -1,0 +1,105 @@
+"""The pictures of the README: a session that is true, and drawn sessions."""
+
+import pathlib
+import subprocess
+import sys
+import xml.etree.ElementTree
+
+import pytest
+from pictures import draw_diagram, draw_session
+
+DIALOGUES = sorted(pathlib.Path(draw_diagram.__file__).parent.parent.glob(
+    'dialogues/**/*.txt'))
+TRANSCRIPT = r'''
+S: 220-mail.example.com ESMTP   # 12 ms
+S: 220 a "quote"; {and} more
+C: STARTTLS
+S: 220 Go ahead
+-- TLS begins: TLSv1.3, TLS_AES_256_GCM_SHA384
+-- certificate for mail.example.com
+C: AUTH LOGIN YWxpY2U=   # alice
+S: 334 UGFzc3dvcmQ6   # Password:
+C: ********
+S: 235 2.7.0 OK
+C: DATA
+S: 354 Go on
+C: Subject: S: 250 not a reply
+C:
+C: ..
+C: text
+C: .
+S: 554 No
+smtp.py: Not sent: the server refused the message.
+  S: 554 No
+'''
+DIAGRAM = '''sequenceDiagram
+    participant C as Client
+    participant S as Server
+    S-->>C: 220-mail.example.com ESMTP
+    S-->>C: 220 a #34;quote#34;#59; #123;and#125; more
+    C->>S: STARTTLS
+    S-->>C: 220 Go ahead
+    rect rgb(128, 192, 128, 0.2)
+    note over C,S: TLS begins: TLSv1.3, TLS_AES_256_GCM_SHA384
+    C->>S: AUTH LOGIN YWxpY2U=
+    S-->>C: 334 UGFzc3dvcmQ6
+    C->>S: ********
+    S-->>C: 235 2.7.0 OK
+    C->>S: DATA
+    S-->>C: 354 Go on
+    C->>S: (the message)
+    C->>S: .
+    S-->>C: 554 No
+    end
+'''
+
+
+def test_a_transcript_is_drawn(tmp_path):
+    """Each line is an arrow, but the message is one."""
+    path = tmp_path / 'session.txt'
+    path.write_text(TRANSCRIPT, encoding='utf-8')
+    done = subprocess.run([sys.executable, draw_diagram.__file__, str(path)],
+                          stdout=subprocess.PIPE, check=True, timeout=20)
+    assert done.stdout.decode().replace('\r', '') == DIAGRAM
+
+
+@pytest.mark.parametrize('arguments', [[], ['--help'], ['a', 'b']])
+def test_how_it_is_called(arguments):
+    """Anything but one file gets the usage."""
+    done = subprocess.run(
+        [sys.executable, draw_diagram.__file__, *arguments], timeout=20,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (1, b'')
+    assert b'session.txt' in done.stderr
+
+
+def test_every_dialogue_can_be_drawn():
+    """An arrow for each reply, and one `end` for each background."""
+    for path in DIALOGUES:
+        lines = path.read_text(encoding='utf-8').splitlines()
+        drawn = draw_diagram.draw(lines).splitlines()
+        assert sum(line.startswith('S:') for line in lines) == sum(
+            line.startswith('    S-->>C: ') for line in drawn), path
+        assert drawn.count('    end') == sum(
+            line.startswith('    rect ') for line in drawn), path
+
+
+def test_the_session_is_what_smtp_py_prints_now():
+    """Else: python tests/pictures/draw_session.py."""
+    assert draw_session.is_fresh()
+
+
+def test_a_stale_session_is_noticed(tmp_path, monkeypatch):
+    """One reply code that has changed since."""
+    old = draw_session.PICTURE.read_text(encoding='utf-8')
+    monkeypatch.setattr(draw_session, 'PICTURE', tmp_path / 'session.svg')
+    draw_session.PICTURE.write_text(old.replace('235', '236'),
+                                    encoding='utf-8')
+    assert not draw_session.is_fresh()
+
+
+def test_the_session_can_be_shown_anywhere():
+    """Well-formed, and it loads nothing from elsewhere."""
+    picture = draw_session.PICTURE.read_text(encoding='utf-8')
+    assert xml.etree.ElementTree.fromstring(picture).get('viewBox')
+    assert picture.replace('http://www.w3.org/2000/svg', '').count('//') == 0

@@ -1,0 +1,151 @@
+"""--message: finished messages go as they are, to the people they name.
+
+messages/finished/ has the shapes that mail programs write. Each arrives octet
+for octet, but for its line ends, its blind copies, a mailbox's first line.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import pytest
+
+from support import checks, judges
+from support.checks import FILE, MESSAGE, REFUSED, SENT, USAGE
+from support.judges import MESSAGES, meant
+from support.post import ALICE, BASIC, BOB, CAROL, HIDDEN, PASSWORD
+
+FINISHED = {path.stem: path.read_bytes()
+            for path in sorted((MESSAGES / 'finished').glob('*.eml'))}
+DESK, LIST, TEAM = 'desk@example.org', 'list@[192.0.2.7]', 'team@example.net'
+EIGHT, FRONT = 'BODY=8BITMIME', 'front@example.net'
+# Sample, options, and what they ask for: MAIL, RCPT, parameters of MAIL
+SAMPLES: list[tuple[str, list[str], str, list[str], list[str]]] = [
+    ('blind_copies', [], ALICE,
+     [HIDDEN, FRONT, 'list@example.net', TEAM, BOB], []),
+    ('forwarded', [], ALICE, [BOB], [EIGHT]),
+    ('line_ends', [], ALICE, [BOB], []), ('mailbox', [], ALICE, [BOB], []),
+    ('outlook', [], ALICE, [BOB, CAROL, DESK, HIDDEN, FRONT], []),
+    ('people', [], DESK, [BOB, CAROL, LIST, TEAM, '"front desk"@example.org',
+                          '"a <b, c"@example.org'], []),
+    ('thunderbird', [], ALICE, [BOB, CAROL, HIDDEN], [EIGHT]),
+    ('utf8_header', [], ALICE, [BOB], [EIGHT, 'SMTPUTF8']),
+    # What is given there counts; the message stays as it is.
+    ('resent', ['-f', ALICE, CAROL, DESK], ALICE, [CAROL, DESK], []),
+    ('mailbox', ['-f', DESK], DESK, [BOB], []),
+    ('outlook', ['-b', f'Carol <{CAROL}>, {DESK}'], ALICE, [CAROL, DESK], []),
+    ('people', ['-i', '-f', f'Desk <{DESK}>', f'<{CAROL}>', CAROL], DESK,
+     [CAROL], [])]
+HEADER = (b'From: alice@example.com\nTo: bob@example.org\n'
+          b'Date: Mon, 23 Nov 2026 12:00:00 +0100\nMessage-ID: <1@b.c>\n')
+SECOND = b'\nFrom bob Mon\nSubject: b\n\nHi\n'
+
+
+@pytest.fixture
+def send(call: Any, folder: Any, post: Any) -> Any:
+    """A function that sends octets, from a file and a pipe."""
+    def send(octets: bytes, code: int, *words: str, args: Any = (),
+             absent: Any = ()) -> Any:
+        (folder / 'a.eml').write_bytes(octets)
+        for source in '-', 'a.eml':
+            post.accept()
+            result = call(*post.options, '-v', '-u', ALICE, *args, '--message',
+                          source, password=PASSWORD, stdin=octets)
+            checks.check(result, code, *words, absent=absent)
+            assert code == SENT or 'C: MAIL' not in result.err
+        return post.only() if code == SENT else None
+    return send
+
+
+@pytest.mark.parametrize('name, args, sender, recipients, options', SAMPLES)
+def test_samples(call: Any, send: Any, name: str, args: Any, sender: str,
+                 recipients: Any, options: Any) -> None:
+    """They arrive octet for octet, at those they name; -n prints them."""
+    received = send(FINISHED[name], SENT, args=args)
+    assert received.sender == sender
+    assert sorted(received.recipients) == sorted(recipients)
+    assert sorted(received.mail_options) == sorted(
+        [*options, f'SIZE={len(received.content)}'])
+    assert received.content == meant(FINISHED[name])
+    assert call('-n', *args, '--message', '-', stdin=FINISHED[name]
+                ).out == received.content
+    assert FINISHED.keys() == {sample[0] for sample in SAMPLES}
+
+
+def test_what_is_added(send: Any) -> None:
+    """Date, Message-ID, From; no one has to understand its addresses."""
+    received = send(b'To: x y\nCc: @', SENT, args=['-f', f'A <{ALICE}>', BOB])
+    assert received.content.startswith(b'To: x y\r\nCc: @\r\n')
+    assert received.content.endswith(b'\r\n\r\n')
+    assert judges.fields(received.content, 'From') == [ALICE]
+    assert judges.DATE_FORM.fullmatch(*judges.fields(received.content, 'Date'))
+    assert re.fullmatch('<[^<>@]+@example.com>', *judges.fields(
+        received.content, 'Message-ID'))
+
+
+@pytest.mark.parametrize('octets', [
+    HEADER + b'\nHi\n' + SECOND,    # not a mailbox
+    b'From x\n' + HEADER + b'\nHi\nFrom y\nSubject: b\n',
+    b'From x\n' + HEADER + b'\n\nFrom the desk of Bob\nprose\n>From y\nb: c\n',
+    HEADER, HEADER + b'\n', HEADER + b'\n' + bytes({*range(1, 256)} - {10, 13})
+    + b'\n', HEADER + b'X:\n ' + b'x' * 997 + b'\n\n.' + b'x' * 997,
+    HEADER + b'X: y\n z\n' * 9999 + b'\n' + b'\xe2\x82\xac' * 332],
+    ids=lambda octets: ascii(octets[-20:]))
+def test_what_goes_through(send: Any, octets: bytes) -> None:
+    """A body that looks like a mailbox; any octet; lines of 998; at once."""
+    begun = time.process_time()
+    assert send(octets, SENT).content == meant(octets)
+    assert time.process_time() - begun < 10     # of a slow, busy computer
+
+
+@pytest.mark.parametrize('octets, words', [
+    (b'', 'is empty'), (b'\r\n', 'is empty'), (b'PK\x03\x04\0', 'line 1'),
+    (b'From x\n' + HEADER + b'\nHi\n' + SECOND, '2 messages'),
+    (b'From x\n' + HEADER + b'\n' * 99_999 + SECOND * 2, '3 messages'),
+    ((b'From x\n' + HEADER + b'\n' + SECOND).replace(b'\n', b'\r\n'),
+     '2 messages'), (b'To: bob@example.org\n\n', 'From.*--from'),
+    (b'From: a@b.c, d@e.f\nTo: b@c.d\n\n', 'Sender.*--from'),
+    (b'From: a@b.c\nTo: Nobody:;\n\n', 'recipient.*--to'),
+    (b'From: a@b.c\nTo: bob\n\n', 'bob.*--to'), (b'\n' + HEADER, 'From|1'),
+    (b'From: a@b.c\nTo: <@hub.example:b@c.d>\n\n', '--from.*--to'),
+    (b'From: a@b.c\nTo: a@b.c bob <b@c.d>\n\n', 'comma'),
+    (b'Resent-From: a@b.c\n' + HEADER + b'\n', 'resent.*--from.*--to'),
+    (b'Hello Bob,\n\nlunch?\n', 'line 1 .*Hello Bob'), (b' ' + HEADER, 'line'),
+    (HEADER + b'X Y: z\n\n', 'line 5'), (HEADER + b'Hi\n\n', 'line 5'),
+    (HEADER + b'Subject: Gr\xfc\xdfe\n\nHi', 'header .*UTF-8'),
+    ('From: a@b.c\n'.encode('utf-16'), 'UTF-'),
+    (HEADER + b'\nHel\0lo', 'body .*NUL'),
+    (HEADER + b'X:\n \0\n\n', 'header .*NUL(?!.* fold)'),
+    (HEADER + b'X:\n ' + b'x' * 998 + b'\n\n', '998.* fold'),
+    (HEADER + b'\n.' + b'x' * 998, '998.*quoted-printable'),
+    (HEADER + b'\n' + b'Hi\n' * 99_999 + b'\xe2\x82\xac' * 333, '998'),
+    # A CR in a header neither ends a line nor disappears.
+    *((octets, 'line') for cr in (
+        b'Subject: x\rBcc: evil@b.c\n', b'Subject: x\n y\r\rTo: evil@b.c\n',
+        b'Subject: x\r\n\rTo: e@b.c\r\n', b'Subject: x\n \rTo: evil@b.c\n',
+        b'\rTo: evil@b.c\n', b'Cc:\n carol@c.d,\r evil@b.c\n', b'X\r-Y: x\n',
+        b'Bcc: h@b.c\n x\r\r\nTo: evil@b.c\n')
+      for octets in (cr + HEADER + b'\nHi', HEADER + cr + b'\nHi'))],
+    ids=lambda value: ascii(value)[-40:])
+def test_what_cannot_be_sent(send: Any, octets: bytes, words: str) -> None:
+    """It is said what is missing, or wrong."""
+    send(octets, MESSAGE, words)
+
+
+def test_what_the_server_does_not_offer(
+        send: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of seven bits is not even asked; there is advice."""
+    monkeypatch.setattr('support.practice_server.EXTENSIONS', ('STARTTLS',))
+    send(FINISHED['forwarded'], REFUSED, '8BITMIME', 'quoted-printable')
+    send(FINISHED['utf8_header'], REFUSED, 'SMTPUTF8', 'encoded-words')
+
+
+@pytest.mark.parametrize('args', [
+    [], BASIC[-2:], ['--body', 'x'], ['-a', 'x'], ['-H', 'X: 1']], ids=str)
+def test_message_alone(call: Any, args: list[str]) -> None:
+    """Subject, text and files are in it already; it is a file."""
+    for path in 'missing', '.':
+        checks.check(call('-n', '--message', path, *args),
+                     USAGE if args else FILE, '--message' if args else path)

@@ -1,0 +1,82 @@
+"""Draw a real session with --explain as the picture of a terminal.
+
+    python tests/pictures/draw_session.py            writes session.svg
+    python tests/pictures/draw_session.py --check    is it still true?
+
+What differs from run to run (dates, identifiers, times) is replaced, so that
+a fresh session has the same text. Drawing needs the package rich.
+"""
+
+import html
+import io
+import pathlib
+import re
+import subprocess
+import sys
+
+FOLDER = pathlib.Path(__file__).resolve().parent
+PICTURE = FOLDER / 'session.svg'
+TITLE = 'python tests/practice.py --explain'
+COLUMNS = 80
+
+SHOWN = [  # what the lines from ... to ... begin with; dots for the rest
+    ('-- Wait for', '-- 220: '), ('-- Turn on', '-- certificate'),
+    ('-- Prove', '-- 235: '), ('-- Send', '-- a single dot'),
+    ('C: Hello', '-- 6.1'), ('C: QUIT', 'Sent to')]
+FIXED = [  # what differs from run to run, and what the picture shows
+    (r'   # \d+ ms$', ''), (r'<[0-9a-f]{20,}@', '<7f3c9a1e@'),
+    (r'TLSv1\.\d, TLS_\w+', 'TLSv1.3, TLS_AES_256_GCM_SHA384')]
+STYLES = [('C: ', 'bold cyan'), ('S: ', 'green'),
+          ('-- ', 'white'), ('Sent to', 'bold green')]
+
+
+def hold_session():
+    """Return the shown lines of a fresh session, without what differs."""
+    done = subprocess.run(
+        [sys.executable, str(FOLDER.parent / 'practice.py'), '--explain'],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True,
+        encoding='utf-8')
+    found = re.search('.*?'.join(f'(^{first}.*?^{last}.*?\n)'
+                                 for first, last in SHOWN),
+                      done.stdout, re.MULTILINE | re.DOTALL)
+    if not found:
+        raise ValueError('the lines that SHOWN names are not there')
+    session = '...\n'.join(found.groups())
+    for pattern, text in FIXED:
+        session = re.sub(pattern, text, session, flags=re.MULTILINE)
+    return session.splitlines()
+
+
+def draw(lines):
+    """Return the picture of these lines."""
+    import rich.console
+    import rich.text
+    console = rich.console.Console(record=True, width=COLUMNS,
+                                   file=io.StringIO())
+    for line in lines:
+        style = next((style for start, style in STYLES
+                      if re.match(start, line)), '')
+        for part in re.findall(f'.{{1,{COLUMNS}}}', line):
+            console.print(rich.text.Text(part, style), no_wrap=True)
+    picture = console.export_svg(title=TITLE, unique_id='session')
+    # A picture in a page must not load a font from elsewhere.
+    return re.sub(r'(?s)\s*(@font-face \{.*?\}|<!--.*?-->)', '', picture)
+
+
+def read_text(picture):
+    """Return the text of a picture, without the spaces."""
+    texts = re.findall('(?s)<text [^>]*>(.*?)</text>', picture)
+    return re.sub(r'\s', '', html.unescape(''.join(texts)))
+
+
+def is_fresh():
+    """Return whether the picture has the text of a fresh session."""
+    expected = re.sub(r'\s', '', TITLE + ''.join(hold_session()))
+    return read_text(PICTURE.read_text(encoding='utf-8')) == expected
+
+
+if __name__ == '__main__':
+    if sys.argv[1:] == ['--check']:
+        sys.exit(None if is_fresh() else
+                 'session.svg is out of date: draw it again')
+    PICTURE.write_text(draw(hold_session()), encoding='utf-8')

@@ -1,0 +1,283 @@
+"""smtp_send and deliver from another program.
+
+They send, or raise one documented error; they print nothing, ask nothing,
+keep nothing, and leave the program as it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import io
+import json
+import logging
+import os
+import pickle
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+import smtp
+from support import checks, cli, dialogue
+from support.post import ALICE, BOB, CAROL, HIDDEN, PASSWORD, TOKEN
+from support.refusals import parse_refusal
+
+INFO: dict[str, Any] = {'From': f'Alice Ünal <{ALICE}>', 'To': [BOB],
+                        'Subject': 'Grüße'}
+EXAMPLE = '''
+import json, sys
+import smtp
+assert not {'smtplib', 'email', 'getpass', 'tempfile'} & set(sys.modules)
+receipt = smtp.smtp_send(
+    'practice-token', {
+        'From': 'alice@example.com', 'To': ['bob@example.org'],
+        'Bcc': 'hidden@example.net', 'Subject': 'Report'},
+    'See the attachment.', html='<p>See the <b>attachment</b>.</p>',
+    attachments='report.pdf', auth='xoauth2',
+    transcript=open('transcript.txt', 'w'), **json.loads(sys.argv[1]))
+json.dump([receipt.reply.code, receipt.recipients, receipt.message_id],
+          open('result.json', 'w'))
+'''
+
+
+def send(post: Any, **more: Any) -> Any:
+    """Send a mail to the practice server."""
+    secret = TOKEN if more.get('auth') == 'xoauth2' else PASSWORD
+    return smtp.smtp_send(**{  # type: ignore[arg-type]
+        'password': secret, 'message_info': INFO, 'message_text': 'Hello\n',
+        **post.session, **more})
+
+
+def test_a_program(post: Any, folder: Any) -> None:
+    """A token, two texts, a file and a transcript: one call."""
+    (folder / 'report.pdf').write_bytes(bytes(range(256)))
+    done = subprocess.run(
+        [sys.executable, '-W', 'error::UserWarning', '-c', EXAMPLE,
+         json.dumps(post.session)], cwd=folder, capture_output=True,
+        env=cli.clean({'PYTHONPATH': str(cli.ROOT)}), timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b'', b'')
+    assert json.loads((folder / 'result.json').read_text()) == [
+        250, [BOB, HIDDEN], post.only().parse()['Message-ID']]
+    transcript = (folder / 'transcript.txt').read_text()
+    for line in ('C: AUTH XOAUTH2 ********', 'C: .', 'S: 221 2.0.0 Service'):
+        assert f'\n{line}' in transcript
+    assert TOKEN not in transcript and len(list(folder.iterdir())) == 3
+
+
+def test_nothing_global_changes(post: Any, capfd: Any, monkeypatch: Any
+                                ) -> None:
+    """No output, handler, variable, filter or thread; sent or not."""
+    def state() -> Any:
+        return (os.getcwd(), dict(os.environ), list(warnings.filters),
+                [signal.getsignal(each) for each in signal.valid_signals()],
+                socket.getdefaulttimeout(), threading.active_count(),
+                sys.excepthook, sys.stdout, sys.stderr, sys.stdin,
+                list(logging.root.handlers), os.umask(os.umask(0o22)))
+    monkeypatch.setenv('SMTP_PASSWORD', 'hunter-2')
+    before, info = state(), copy.deepcopy(INFO)
+    send(post)
+    post.refuse('mailbox-full')
+    with pytest.raises(smtp.SMTPException):
+        send(post)
+    assert state() == before and info == INFO
+    assert capfd.readouterr() == ('', '')
+
+
+def test_all_is_documented() -> None:
+    """What can be imported, given and raised."""
+    names: dict[str, Any] = {}
+    exec('from smtp import *; del __builtins__', names)
+    errors = {name for name, value in vars(smtp).items() if isinstance(
+        value, type) and issubclass(value, smtp.SMTPException)}
+    assert set(smtp.__all__) == set(names) == errors | {
+        'smtp_send', 'deliver', 'build_message', 'get_formatted_date',
+        'print_all_timezones', 'Transcript', 'Receipt', 'Reply'}
+    document = {name: inspect.getdoc(names[name]) or '' for name in names}
+    assert all(document.values())
+    assert all(name in document['deliver'] for name in errors - {
+        'SMTPException'})
+    for function in smtp.smtp_send, smtp.build_message, smtp.open_session:
+        for name in set(inspect.signature(function).parameters) - {'session'}:
+            assert f'{name}: ' in (inspect.getdoc(function) or '')
+
+
+@pytest.mark.parametrize('refusal, extras, kind, code', [
+    ('wrong-password', {}, 'SMTPAuthenticationError', 77),
+    ('', {'auth': 'xoauth2', 'password': 'x'}, 'SMTPAuthenticationError', 77),
+    ('', {'auth': 'plain'}, 'SMTPNotSupportedError', 69),
+    ('server-down', {}, 'SMTPResponseException', 75),
+    ('not-your-address', {}, 'SMTPResponseException', 77),
+    ('relay-denied', {}, 'SMTPRecipientsRefused', 77),
+    ('rcpt=550 5.1.1 Nobody', {}, 'SMTPRecipientsRefused', 67),
+    ('greylisted', {}, 'SMTPRecipientsRefused', 75),
+    ('mailbox-full', {}, 'SMTPResponseException', 69),
+    ('greeting=ready', {}, 'SMTPProtocolError', 76),
+    ('', {'attachments': ['/missing']}, 'SMTPMessageError', 66),
+    ('', {'message_info': {'From': ALICE}, 'port': 1}, 'SMTPMessageError', 65),
+    ('', {'ca_file': '/missing'}, 'SMTPUsageError', 66),
+    ('', {'ca_file': None}, 'SMTPProtocolError', 76),
+    ('', {'port': 1}, 'SMTPConnectError', 75),
+    ('', {'port': 65536}, 'SMTPUsageError', 64),
+    ('', {'server': 'mail.straße.example'}, 'SMTPUsageError', 64),
+    ('', {'password': ''}, 'SMTPUsageError', 78),
+    ('', {'auth': 'cram-md5'}, 'SMTPUsageError', 64),
+    *(('', {'tls': tls}, 'SMTPUsageError', 64)
+      for tls in ('STARTTLS', 'ssl', 'implicit ', 'NONE', True)),
+    ('drop', {}, 'SMTPDeliveryUnknown', 74)], ids=str)
+def test_errors(refusal: str, extras: dict[str, Any], kind: str, code: int,
+                post: Any) -> None:
+    """Each has its class and code, names no option, pickles and copies."""
+    post.server.drop_after_dot = refusal == 'drop'
+    post.refuse(*[refusal] * (refusal not in ('', 'drop')))
+    with pytest.raises(smtp.SMTPException) as caught:
+        send(post, **extras)
+    error: Any = caught.value
+    assert (type(error).__name__, error.exit_code) == (kind, code)
+    assert len(post.messages) == (refusal == 'drop')
+    assert not re.search('(?<!xn)--', str(error))
+    checks.hidden(checks.all_of(error), PASSWORD, TOKEN)
+    if post.server.refusals and kind != 'SMTPProtocolError':
+        assert '\r\n'.join(error.reply.lines) == parse_refusal(refusal).reply
+        assert error.reply.lines[-1] in str(error)
+    with ProcessPoolExecutor(1) as pool:
+        doubles = [copy.copy(error), copy.deepcopy(error), pickle.loads(
+            pickle.dumps(error)), pool.submit(copy.copy, error).result()]
+    for double in doubles:
+        assert type(double) is type(error) and str(double) == str(error)
+        assert vars(double) == vars(error)
+    if kind == 'SMTPRecipientsRefused':
+        assert error.refused == {BOB: error.reply}
+
+
+class Stream(io.StringIO):
+    """A stream on which an error is raised at a certain line."""
+
+    def __init__(self, line: str, error: type) -> None:
+        """Remember both."""
+        super().__init__()
+        self.line, self.error = line, error
+
+    def write(self, text: str) -> int:
+        """Write, or raise it."""
+        if text.startswith(self.line):
+            raise self.error
+        return super().write(text)
+
+
+@pytest.mark.parametrize('line, kind, arrived', [
+    ('S: 235', KeyboardInterrupt, 0), ('S: 354', KeyboardInterrupt, 0),
+    ('C: .', smtp.SMTPDeliveryUnknown, 1), ('S: 221', KeyboardInterrupt, 1)])
+def test_an_interrupt(line: str, kind: type, arrived: int, post: Any) -> None:
+    """It is raised, with the Receipt if the message was sent."""
+    with pytest.raises(kind) as caught:
+        send(post, transcript=Stream(line, KeyboardInterrupt))
+    cli.wait_until(lambda: len(post.messages) == arrived, 'the end')
+    assert [type(each) for each in caught.value.args if isinstance(
+        each, smtp.Receipt)] == [smtp.Receipt] * (line == 'S: 221')
+
+
+@pytest.mark.parametrize('name, values', [
+    ('password', [None, b'x', 5]), ('user', [b'x', 5]), ('server', [None, 5]),
+    ('port', ['465', 465.0, True, None]), ('auth', [None]), ('ehlo', [b'x']),
+    ('message_text', [None, b'x', 5, ['x']]), ('html', [b'x', 5]),
+    ('message_info', [None, 'x', [INFO]]), ('timeout', ['5', b'5']),
+    ('To', [{BOB: 1}, 5, [5], b'x']), ('X-A', [5, [None]]), ('ca_?file', [5]),
+    ('attachments', [b'x', 5, [5], [('n', 'text')], [('n', b'x', 1)], {'a': 1},
+                     [(5, b'x')], [['n', b'x']], [None], None]),
+    ('transcript', ['path', 5, io.BytesIO(), True])])
+def test_a_wrong_type(name: str, values: list[Any], post: Any) -> None:
+    """A TypeError that names the argument, and nothing is sent."""
+    for value in values:
+        given = {'message_info': {**INFO, name: value}} \
+            if name in ('To', 'X-A') else {name.replace('?', ''): value}
+        with pytest.raises(TypeError, match=name):
+            send(post, **given)
+    with pytest.raises(TypeError, match='sever'):
+        send(post, sever='localhost')
+    assert not post.messages
+
+
+def test_attachments(post: Any, folder: Any) -> None:
+    """One path, or a list of paths and of pairs (name, octets)."""
+    path, pair = folder / 'ä.bin', ('b.txt', b'\0\xff')
+    path.write_bytes(b'octets')
+    for given, wanted in [
+            (str(path), 'ä'), (path, 'ä'), ([path], 'ä'), ([], ''),
+            ((str(path), path), 'ää'), ([pair], 'b'), ((pair, path), 'bä')]:
+        post.accept()
+        send(post, attachments=given, message_info={**INFO, 'Cc': (CAROL,)})
+        assert [(part.get_filename(), part.get_payload(decode=True))
+                for part in post.only().parse().iter_attachments()] == [
+            pair if name == 'b' else ('ä.bin', b'octets') for name in wanted]
+
+
+@pytest.mark.parametrize('wrap', [smtp.Transcript, lambda stream: stream])
+@pytest.mark.parametrize('encoding, shown', [
+    ('cp1252', r'ào m\u1ef9'), ('ascii', r'\xe0o m\u1ef9'),
+    ('utf-8', 'ào mỹ'), ('utf-16', 'ào mỹ')])
+def test_an_encoding(wrap: Any, encoding: str, shown: str, ca_file: str,
+                     server_context: Any) -> None:
+    """What a transcript's lacks is escaped; the stream is never closed."""
+    octets = io.BytesIO()
+    stream = io.TextIOWrapper(octets, encoding, newline='\n')
+    session = dialogue.SESSION.replace('Welcome', 'Chào mỹ')
+    with dialogue.playing(session, server_context) as player:
+        smtp.smtp_send(dialogue.PASSWORD, INFO, 'Hello', server='localhost',
+                       port=player.port, ca_file=ca_file, timeout=5,
+                       transcript=wrap(stream))
+    print('S: ok', file=stream, flush=True)
+    assert octets.getvalue().decode(encoding).endswith('Bye\nS: ok\n')
+    assert f'\nS: 235 2.7.0 Ch{shown}' in octets.getvalue().decode(encoding)
+
+
+def test_streams(post: Any) -> None:
+    """One that fails changes nothing; one for two mails hides both secrets."""
+    for error in BrokenPipeError, ValueError, OSError:
+        assert send(post, transcript=Stream('', error)).reply.code == 250
+    shown = io.StringIO()
+    transcript = smtp.Transcript(shown)
+    for auth in 'login', 'xoauth2':
+        send(post, auth=auth, transcript=transcript)
+    assert shown.getvalue().count('C: AUTH ') == 2
+    checks.hidden([shown.getvalue()], PASSWORD, TOKEN)
+
+
+def test_threads(post: Any) -> None:
+    """Each call has a connection of its own."""
+    with ThreadPoolExecutor(8) as pool:
+        receipts = list(pool.map(lambda number: send(
+            post, message_info={**INFO, 'Subject': str(number)}), range(16)))
+    assert len({receipt.message_id for receipt in receipts}) == 16
+    assert {received.parse()['Subject'] for received in post.messages} == set(
+        map(str, range(16)))
+
+
+def test_steps_by_keyword(ca_file: str, server_context: Any) -> None:
+    """Each step can be called as its signature says."""
+    mail = smtp.build_message(message_info=INFO, message_text='Hello')
+    with dialogue.playing(dialogue.SESSION.replace('<name>', 'x.example'),
+                          server_context) as player:
+        connection = smtp.Connection(
+            sock=smtp.open_socket(host='localhost', port=player.port),
+            transcript=smtp.Transcript(stream=None), timeout=5)
+        context = smtp.make_tls_context(ca_file=ca_file)
+        smtp.read_greeting(connection=connection)
+        smtp.say_hello(connection=connection, name='x.example')
+        smtp.start_tls(connection=connection, context=context,
+                       host='localhost')
+        smtp.say_hello(name='x.example', connection=connection)
+        smtp.log_in(connection=connection, user=ALICE, wanted='login',
+                    password=dialogue.PASSWORD)
+        smtp.send_envelope(connection=connection, mail=mail, data=True)
+        smtp.send_message(connection=connection, mail=mail)
+        smtp.say_goodbye(connection=connection)
+        connection.close()
+    assert not player.mismatch, player.difference()

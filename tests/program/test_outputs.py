@@ -1,0 +1,164 @@
+"""Where smtp.py runs: outputs that are closed or full, locales, time zones.
+
+The exit code is always true. What is printed where standard output cannot be
+is 66 with the reason, but a mail that was sent is sent.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from support import checks, cli, judges
+from support.post import ALICE, MAIL, PASSWORD
+
+FULL = pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no device')
+NOWHERE = pytest.mark.parametrize('shell, reason', [
+    ('>&-', 'standard output is closed'), ('| false', 'Broken pipe'),
+    pytest.param('>/dev/full', 'No space left on device', marks=FULL)])
+
+
+@pytest.fixture
+def into(run: Any) -> Any:
+    """A function like `run`; '| false' is a pipe whose reader has gone."""
+    def into(*args: str, shell: str) -> Any:
+        read, write = os.pipe()
+        os.close(read)
+        with open(write, 'wb', buffering=0) as pipe:
+            return run(*args, password=PASSWORD, **(
+                {'stdout': pipe} if shell == '| false' else {'shell': shell}))
+    return into
+
+
+@NOWHERE
+@pytest.mark.parametrize('args', [['-n', *MAIL], ['--version'], ['--help']])
+def test_printed_to_nowhere(args: list[str], shell: str, reason: str,
+                            into: Any) -> None:
+    """It says why; neither a traceback nor a success."""
+    checks.check(into(*args, shell=shell), 66, reason)
+
+
+@NOWHERE
+@pytest.mark.parametrize('args, verdict', [
+    (MAIL, 'Sent to bob@example.org: 250 '),
+    (['--check', '-f', ALICE], 'Login accepted: ')], ids=['sent', 'check'])
+def test_sent_without_standard_output(
+        args: list[str], verdict: str, shell: str, reason: str, into: Any,
+        post: Any) -> None:
+    """Where the verdict cannot go, standard error has it."""
+    result = into(*args, *post.options, shell=shell)
+    assert (result.code, result.out) == (0, b''), result.err
+    assert result.err.startswith(verdict) and result.err.count('\n') == 1
+    assert len(post.messages) == (args is MAIL)
+
+
+@pytest.mark.parametrize('shell', [
+    '2>&-', '>&- 2>&- <&-', pytest.param('2>/dev/full', marks=FULL)])
+def test_nowhere_for_errors(shell: str, into: Any, post: Any) -> None:
+    """The exit code is still right."""
+    for args, code in ((['-n', *MAIL], 66 if '>&- <' in shell else 0),
+                       ([*MAIL, '-v'], 0), ([*MAIL, '-t', 'x'], 65),
+                       (['--no-such-option'], 64)):
+        result = into(*post.options, *args, shell=shell)
+        assert (result.code, result.err) == (code, ''), args
+    post.only()
+
+
+@pytest.mark.parametrize('last', [b'S: 220', b'C: DATA', b'C: .'])
+def test_a_reader_of_the_transcript_who_goes(last: bytes, start: Any, post: Any
+                                             ) -> None:
+    """As in `smtp.py -v ... 2>&1 | head`: the mail is sent all the same."""
+    process = start(*MAIL, *post.options, '-v', password=PASSWORD)
+    with process.stderr as transcript:
+        assert any(line.startswith(last) for line in transcript)
+    process.stderr = None
+    assert process.wait(20) == 0
+    post.only()
+
+
+def test_a_fault_of_ours(call: Any, lookup: Any) -> None:
+    """There is a verdict, without a traceback."""
+    lookup(RuntimeError('the look-up is broken'))
+    checks.check(call(*MAIL, password=PASSWORD), 70, 'look-up is broken')
+
+
+@pytest.mark.parametrize('env', [
+    {'LC_ALL': 'C'}, {'LC_ALL': None, 'HOME': '/nonexistent', 'TERM': None},
+    {'LC_ALL': 'xx_XX.NOT-A-CHARSET'}, {'PYTHONIOENCODING': 'ascii'}], ids=str)
+def test_any_locale(env: Any, run: Any, post: Any) -> None:
+    """The message is UTF-8; what cannot be printed is escaped."""
+    result = run(*MAIL, *post.options, 'bób@example.org', password=PASSWORD,
+                 env=env)
+    checks.check(result, 0, r'Sent to b(ó|\\xf3)b@')
+    checks.check(run('-n', *MAIL, '-c', 'bó@', env=env), 65, r'b(ó|\\xf3)@')
+    mail = judges.read(run(
+        '-n', *MAIL, '-f', f'Älice <{ALICE}>', '-s', 'Grüße', '--body=-',
+        stdin='Hällo'.encode(), env=env).out)
+    assert mail.sender == [('Älice', ALICE)]
+    assert (mail.subject, mail.text) == ('Grüße', 'Hällo\r\n')
+
+
+@pytest.mark.parametrize('zone, offset', [
+    (None, '[+-]....'), ('', '[+]0000'), ('UTC+3', '-0300'),
+    ('<+0530>-5:30', '[+]0530'), ('../../etc/passwd', '[+]0000'),
+    ('EST5EDT,M3.2.0,M11.1.0', '-0[45]00'), ('AAA-1:02:03', '[+]0102'),
+    ('AAA0:00:30', '-0000|[+]0000'), (':Asia/Kathmandu', '[+]0[05][04][05]')])
+def test_time_zones(zone: str, offset: str, run: Any, call: Any,
+                    monkeypatch: Any) -> None:
+    """The date is that of the C library, also without pytz and tzlocal."""
+    result = run('-n', *MAIL, env={'TZ': zone})
+    date, = judges.fields(result.out, 'Date')
+    assert re.fullmatch(offset, date.rpartition(' ')[2])
+    for name in 'pytz', 'tzlocal':
+        monkeypatch.setitem(sys.modules, name, None)
+    for each in result, call('-n', *MAIL):
+        date, = judges.fields(each.out, 'Date')
+        assert each.err == '' and judges.DATE_FORM.fullmatch(date)
+
+
+def test_dates_are_english(tmp_path: Any) -> None:
+    """Also for a caller of the library in Germany."""
+    if os.system(f'localedef -i de_DE -f UTF-8 {tmp_path}/de_DE.UTF-8'):
+        pytest.skip('no German locale can be made here')
+    date = subprocess.check_output([sys.executable, '-c', (
+        'import locale, time, smtp; locale.setlocale(locale.LC_ALL, "");'
+        'assert time.strftime("%A", time.gmtime(0)) == "Donnerstag";'
+        'print(smtp.get_formatted_date("UTC"))')], cwd=str(cli.ROOT), env={
+            'LC_ALL': 'de_DE.UTF-8', 'LOCPATH': str(tmp_path)}, text=True)
+    assert judges.DATE_FORM.fullmatch(date.strip())
+
+
+def test_what_is_imported() -> None:
+    """SMTP and messages are spoken here by ourselves; PEP 723 is true."""
+    source = cli.PROGRAM.read_text(encoding='utf-8')
+    names = {(getattr(node, 'module', '') or alias.name).partition('.')[0]
+             for node in ast.walk(ast.parse(source)) if isinstance(
+                 node, (ast.Import, ast.ImportFrom)) for alias in node.names}
+    assert not names & {'smtplib', 'email', 'quopri', 'importlib', 'ctypes'}
+    if sys.version_info >= (3, 10):
+        assert names - sys.stdlib_module_names == {'pytz', 'tzlocal'}
+    block, = re.findall('(?ms)^# /// script\n(.*?)^# ///$', source)
+    wanted = (cli.ROOT / 'requirements.txt').read_text()
+    assert sorted(re.findall('"((?:pytz|tzlocal).*?)"', block)) == sorted(
+        re.findall('(?m)^[a-z].*', wanted))
+
+
+def test_nothing_runs_at_import() -> None:
+    """No output, socket, process, signal handler, or file."""
+    done = subprocess.run([sys.executable, '-B', '-c', '''if True:
+        import re, signal, sys
+        before = list(map(signal.getsignal, signal.valid_signals()))
+        sys.addaudithook(lambda event, args: seen.append(f'{event} {args}'))
+        seen = []
+        import smtp
+        bad = r'(socket[.][a-z]|subprocess|os[.][ps]|signal|open .*, .[wax])'
+        assert not [event for event in seen if re.match(bad, event)], seen
+        assert before == list(map(signal.getsignal, signal.valid_signals()))
+        '''], capture_output=True, cwd=str(cli.ROOT), env=cli.clean())
+    assert (done.returncode, done.stdout, done.stderr) == (0, b'', b'')

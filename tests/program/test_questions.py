@@ -1,0 +1,105 @@
+"""At a terminal: what is asked, in which order, and what is never shown.
+
+What pexpect reads is what a person would see, echo of the typing included; so
+a secret that is echoed would be found there. Cases: data/questions.ini.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from typing import Any
+
+import pytest
+
+from support import checks, judges, practice_server, tables
+from support.post import ALICE, BASIC, BOB, PASSWORD
+
+GIVEN = {'From': ['-f', ALICE], 'To': ['-t', BOB], 'Subject': ['-s', 'Lunch'],
+         'Text': ['--body', 'Hello'], 'Password': []}
+ALL = list(GIVEN)
+
+
+def types(someone: Any, keys: str) -> None:
+    """Type keys, once the program waits for them."""
+    count, _, what = keys.rpartition(' ') if keys[0] == '*' else ('*1', '', '')
+    octets = (what or keys).encode('latin-1', 'backslashreplace')
+    someone.is_read()
+    os.write(someone.child.child_fd, int(count[1:]) * (
+        octets.decode('unicode_escape').encode(
+            'utf-8' if what else 'latin-1')))
+
+
+def begin(sit: Any, post: Any, lacks: Any, *args: str, **more: Any) -> Any:
+    """Run smtp.py without what these questions ask for."""
+    given = [word for name in GIVEN if name not in lacks
+             for word in GIVEN[name]]
+    return sit(*post.options, *given, *args, columns=500, **{
+        'password': None if 'Password' in lacks else PASSWORD, **more})
+
+
+@pytest.mark.parametrize('row', [
+    pytest.param(row, id=name) for name, row in tables.read('questions')])
+def test_row(row: dict[str, str], sit: Any, post: Any) -> None:
+    """Each case: what is asked, seen, and sent."""
+    someone = begin(sit, post, row.get('lacks', ''),
+                    *shlex.split(row.get('args', '')))
+    for line in filter(None, row.get('does', '').split('\n')):
+        verb, _, rest = line.partition(' ')
+        {'asks': someone.asked, 'sees': someone.sees,
+         'types': lambda keys: types(someone, keys)}[verb](rest)
+    if 'may have cut' in row.get('does', ''):
+        someone.child.sendeof()     # it may ask again
+    result = someone.ends()
+    assert result.code == int(row.get('exit', 0)), result.err
+    assert 'not' not in row or not re.search(row['not'], result.err)
+    texts = [judges.read(message.content).text for message in post.messages]
+    assert texts == ([] if row.get('text') == '-' else [judges.normal(
+        row.get('text', 'Hello'))])
+    checks.hidden([result.err], PASSWORD)
+
+
+def test_all_questions_in_order(sit: Any, post: Any, monkeypatch: Any) -> None:
+    """From, To, Subject, the text up to the dot, and the password last."""
+    monkeypatch.setattr(practice_server, 'PASSWORD', '6Xcf§5c€ä')
+    someone = begin(sit, post, ALL, env={'LC_ALL': 'C'})
+    someone.answers('From', f'Alice <{ALICE}>')
+    someone.answers('To', f'Bób <{BOB}>, carol@example.org')
+    someone.answers('Subject', 'Grüße')
+    someone.sees('Text[^\r\n]* dot[^\r\n]*[\r\n]')
+    someone.enters('x' * 4094, 'ü' * 2047, '', '..', ' .', '.')
+    someone.types_hidden('6Xcf§5c€ä', f'Password for {ALICE} at localhost')
+    someone.sees('Sent to bob@example.org, carol@example.org: 250 ')
+    checks.hidden([someone.ends().err], '6Xcf§5c€ä')
+    mail = judges.read(post.only().content)
+    assert (mail.sender, mail.to) == (
+        [('Alice', ALICE)], [('Bób', BOB), ('', 'carol@example.org')])
+    assert (mail.subject, mail.text) == ('Grüße', '\r\n'.join(
+        ['x' * 4094, 'ü' * 2047, '', '..', ' .', '']))
+
+
+@pytest.mark.parametrize('args, piped', [
+    (BASIC, ''), (['--message=-'], f'From: {ALICE}\\nTo: {BOB}\\n\\n')])
+def test_the_password_beside_a_pipe(args: list[str], piped: str, sit: Any,
+                                    post: Any) -> None:
+    """The text comes from the pipe, the password from the person."""
+    someone = sit(*post.options, *args,
+                  shell=f"printf '{piped}from the pipe\\n.\\n' | {{}} | cat")
+    someone.types_hidden(PASSWORD)
+    assert someone.ends().code == 0
+    assert b'from the pipe\r\n.\r\n' in post.only().content
+
+
+@pytest.mark.parametrize('key, code', [('\x04', 64), ('\x03', 130)])
+@pytest.mark.parametrize('question', ALL)
+def test_giving_up(question: str, key: str, code: int, sit: Any, post: Any
+                   ) -> None:
+    """130 for Ctrl-C, a missing value for Ctrl-D; but see [empty]."""
+    someone = begin(sit, post, question)
+    someone.asked(question)
+    types(someone, key)
+    if (question, key) != ('Text', '\x04'):
+        result = someone.ends()
+        assert (result.code, post.messages) == (code, []), result.err
+        assert re.search('(?m)^smtp.py: Not sent: ', result.err), 'not alone'

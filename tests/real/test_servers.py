@@ -1,0 +1,208 @@
+"""smtp.py against aiosmtpd, and against Postfix with Dovecot.
+
+Postfix is skipped where it cannot run, unless SMTP_TEST_REAL_SERVERS=required
+says that it must; support/postfix.py and data/postfix/ tell how it is set up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email
+import email.policy
+import os
+import re
+from typing import Any, Iterator
+
+import pytest
+
+from support import checks, cli, post, postfix
+from support.postfix import ALICE, BOB, CAROL, JOERG, LATER, LIST, PASSWORDS
+
+#: What Postfix writes into its log about a client that breaks the rules.
+COMPLAINTS = re.compile(
+    'improper command pipelining|bare <LF>|bare newline|non-SMTP command'
+    '|request longer than|Illegal address|unexpected|Protocol error')
+
+
+class Aiosmtpd(post.Post):
+    """The practice server, which is always there, in the role of the other."""
+
+    def delivered(self, last: bool = False) -> dict[str, list[bytes]]:
+        """Return who has got what."""
+        return {address: [message.content.replace(b'\r\n', b'\n')
+                          for message in self.messages
+                          if address in message.recipients]
+                for message in self.messages for address in message.recipients}
+
+    def log(self) -> str:
+        """It writes none."""
+        return ''
+
+
+@pytest.fixture(scope='session')
+def running(authority: Any) -> Iterator[Any]:
+    """Postfix and Dovecot, started once for all the tests of a process."""
+    with contextlib.ExitStack() as stack:
+        try:
+            servers = stack.enter_context(postfix.running(authority))
+        except postfix.CannotRun as reason:
+            if os.environ.get('SMTP_TEST_REAL_SERVERS') == 'required':
+                pytest.fail(f'the real servers are required, but {reason}')
+            pytest.skip(f'no real servers: {reason}')
+        yield servers
+
+
+@pytest.fixture(params=['aiosmtpd', *postfix.SERVICES])
+def send(request: Any, call: Any, ca_file: str) -> Iterator[Any]:
+    """A function that sends through a service, whose log stays free of blame.
+
+    What the test gives wins. `send.server` is the server.
+    """
+    service, password = request.param, PASSWORDS[ALICE]
+    if service == 'aiosmtpd':
+        server: Any = Aiosmtpd(request.getfixturevalue('post').server)
+        options, password = server.options, post.PASSWORD
+    else:
+        server = request.getfixturevalue('running')
+        options = [*cli.reach(server.ports[service], ca_file), *{
+            'implicit': ['--tls', 'implicit'],
+            'relay': ['--tls', 'none', '--auth', 'none']}.get(service, [])]
+    server.delivered(last=True)
+    before = len(server.log())
+
+    def send(*args: str, text: str = 'Hello', **more: Any) -> Any:
+        return call(*options, '-v', '-f', ALICE, '-s', 'Hello', '--body', '-',
+                    *args, stdin=text.encode(), **{
+                        'password': None if service == 'relay' else password,
+                        **more})
+    send.service, send.server = service, server  # type: ignore[attr-defined]
+    yield send
+    assert not COMPLAINTS.search(server.log()[before:])
+
+
+def through(*services: str) -> Any:
+    """Run a test with these services only."""
+    return pytest.mark.parametrize('send', services, indirect=True)
+
+
+def only(send: Any, address: str) -> Any:
+    """Return the one message of a mailbox, and its text."""
+    octets, = send.server.delivered()[address]
+    message = email.message_from_bytes(octets, policy=email.policy.default)
+    body: Any = message.get_body(('plain',))  # type: ignore[attr-defined]
+    return message, body.get_content().replace('\r\n', '\n')
+
+
+def test_a_message_arrives_whole(send: Any, folder: Any) -> None:
+    """Subject, names, text and every octet of a file, in few round trips."""
+    text = 'Héllo,\n\n.\n..\n=20 \ntrailing blank \n' + 'ö' * 2000 + '\n'
+    subject = 'Grüße aus Zürich — 会議の件 🎉, und das auf mehreren Zeilen'
+    (folder / 'Übersicht 1.bin').write_bytes(bytes(range(256)) * 1000)
+    result = send('-f', f'Ålice Ünal <{ALICE}>', '-t', f'"Bob, B." <{BOB}>',
+                  '-b', CAROL, '-s', subject, '-a', 'Übersicht 1.bin',
+                  text=text)
+    checks.check(result, 0, secrets=[PASSWORDS[ALICE]])
+    message, arrived = only(send, BOB)
+    assert (message['Subject'], arrived) == (subject, text)
+    assert message['From'].addresses[0].display_name == 'Ålice Ünal'
+    assert message['To'].addresses[0].display_name == 'Bob, B.'
+    attachment, = message.iter_attachments()
+    assert attachment.get_filename() == 'Übersicht 1.bin'
+    assert attachment.get_content() == bytes(range(256)) * 1000
+    assert only(send, CAROL)[0]['Message-ID'] == message['Message-ID']
+    assert CAROL not in str(message)
+    waits = ''.join(line[0] for line in result.lines).count('CS')
+    assert waits == {'sparse': 11, 'relay': 3, 'implicit': 5}.get(
+        send.service, 7)
+    with_login = {'aiosmtpd': 'None', 'relay': ' with ESMTP id '}
+    assert with_login.get(send.service, ' with ESMTPSA id ') in str(
+        message['Received'])
+
+
+@through('aiosmtpd', 'submission', 'sparse')
+def test_text_that_looks_like_smtp(send: Any) -> None:
+    """No text can end its message early, let alone smuggle in another."""
+    smuggled = f'MAIL FROM:<{ALICE}>\r\nRCPT TO:<{CAROL}>\r\nDATA\r\nHa!'
+    ends = '\n', '\r', '\r\n', ''
+    text = '.\n..\r...\r\n.x\r.\r' + ''.join(
+        f'{end}.{other}{smuggled}{end}.{other}' for end in ends[:3]
+        for other in ends) + '\n.\n.\r\n.\n'
+    checks.check(send('-t', BOB, text=text), 0)
+    assert only(send, BOB)[1] == re.sub('\r\n?', '\n', text)
+    assert list(send.server.delivered()) == [BOB]
+
+
+@through('aiosmtpd', 'submission', 'sparse')
+def test_many_recipients(send: Any) -> None:
+    """Each gets one, and the envelope is not the header."""
+    checks.check(send('-t', ','.join(LIST[:60]), '-c', ', '.join(LIST[60:90]),
+                      '-b', ','.join(LIST[90:] + LIST[:5])), 0)
+    assert sorted(send.server.delivered()) == sorted(LIST)
+    message = [only(send, address)[0] for address in LIST][0]
+    assert [to.addr_spec for to in message['To'].addresses] == LIST[:60]
+    assert message['Bcc'] is None
+
+
+@through('submission', 'sparse')
+@pytest.mark.parametrize('mechanism', ['login', 'plain'])
+def test_a_login_beyond_ascii(send: Any, mechanism: str) -> None:
+    """User names and passwords are UTF-8."""
+    for user in CAROL, postfix.ZOE:
+        checks.check(send(
+            '-t', BOB, '-u', user, '-f', user.replace('ë', 'e'), '--auth',
+            mechanism, password=PASSWORDS[user]), 0)
+    assert len(send.server.delivered()[BOB]) == 2
+    assert f'sasl_method={mechanism.upper()}' in send.server.log()
+
+
+@through('submission')
+def test_an_address_beyond_ascii(send: Any) -> None:
+    """A local part in UTF-8 needs SMTPUTF8, and stays unencoded."""
+    checks.check(send('-t', JOERG), 0)
+    octets, = send.server.delivered()[JOERG]
+    assert b'with UTF8SMTPSA id' in octets
+    assert f'\nTo: {JOERG}\n' in octets.decode()
+
+
+@pytest.mark.parametrize('send, args, code, words, never', [
+    ('submission', ['--auth', 'login'], 77, '535 5.7.8', 'MAIL'),
+    ('submission', ['--auth', 'plain'], 77, '535 5.7.8', 'MAIL'),
+    *((service, ['-t', f'x@example.com,{CAROL},y@example.com'], 67,
+       r'550 5\.1\.1 <x@.*550 5\.1\.1 <y@', 'From')
+      for service in ('submission', 'sparse')),
+    ('submission', ['-f', CAROL, '-u', ALICE], 77, '553 5.7.1', 'From'),
+    ('submission', ['--auth', 'none'], 77, 'not logged in', 'From'),
+    ('submission', ['-t', LATER], 75, f'450 4.2.0 <{LATER}>', 'From'),
+    ('submission', ['-a', 'large.bin'], 65, '1,000,000', 'MAIL'),
+    ('sparse', ['-a', 'large.bin'], 65, '552 5.3.4', 'X'),  # not announced
+    ('sparse', ['-t', JOERG], 69, 'SMTPUTF8', 'MAIL'),
+    ('relay', ['--tls', 'starttls'], 69, 'STARTTLS', 'AUTH'),
+    ('submission', ['--server', '127.0.0.1'], 76, 'IP', 'AUTH'),
+    ('implicit', ['--server', '127.0.0.1'], 76, 'IP', 'EHLO'),
+], indirect=['send'])
+def test_not_sent(send: Any, args: list[str], code: int, words: str,
+                  never: str, folder: Any) -> None:
+    """The server's own reply is told, and nobody has got anything."""
+    (folder / 'large.bin').write_bytes(bytes(postfix.SIZE_LIMIT * 3 // 4))
+    password = 'open sesame' if words[:3] == '535' else PASSWORDS[ALICE]
+    result = send('-t', BOB, *args, password=password)
+    checks.check(result, code, words, secrets=[password])
+    assert not [line for line in result.lines if f'C: {never}' in line]
+    assert send.server.delivered() == {}
+
+
+@through('submission', 'implicit', 'sparse')
+@pytest.mark.parametrize('padding', [0, 3000])
+def test_tokens(send: Any, padding: int) -> None:
+    """A token opens the mailbox that it is for, however long it is."""
+    token = postfix.token(ALICE, padding=padding)
+    checks.check(send('-t', BOB, password=None,
+                      env={'SMTP_ACCESS_TOKEN': token}), 0, secrets=[token])
+    assert 'sasl_method=XOAUTH2' in send.server.log()
+    for user, expires_in, scope in ((ALICE, -60, 'SMTP.Send'),
+                                    (CAROL, 3600, 'SMTP.Send'),
+                                    (ALICE, 3600, 'IMAP.AccessAsUser.All')):
+        token = postfix.token(user, expires_in, scope, padding)
+        checks.check(send('-t', BOB, '--auth', 'xoauth2', password=token), 77,
+                     '535 5.7.8', '401', secrets=[token])
+    assert len(send.server.delivered()[BOB]) == 1

@@ -1,0 +1,1 @@
+"""What the tests share: callers, checks, servers and judges."""

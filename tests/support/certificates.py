@@ -1,0 +1,91 @@
+"""Certificates for servers: good ones, and bad ones made by hand."""
+
+from __future__ import annotations
+
+import datetime
+import pathlib
+import ssl
+from typing import Any
+
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+NOW = datetime.datetime.now(datetime.timezone.utc)
+DAY = datetime.timedelta(days=1)
+PAST, FUTURE = (NOW - 9 * DAY, NOW - 2 * DAY), (NOW + 2 * DAY, NOW + 9 * DAY)
+
+
+def context_of(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    """Return the server's side for a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+def named(common_name: str, organization: str = '') -> x509.Name:
+    """Return the name of a subject."""
+    names = [x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)]
+    if organization:
+        names.insert(0, x509.NameAttribute(
+            x509.NameOID.ORGANIZATION_NAME, organization))
+    return x509.Name(names)
+
+
+def self_made(folder: pathlib.Path, subject: x509.Name,
+              *alternatives: str | x509.GeneralName,
+              authority: tuple[Any, Any] | None = None, key: Any = None,
+              ca: bool = False, valid: Any = (NOW - DAY, NOW + DAY)
+              ) -> tuple[Any, Any]:
+    """Return a certificate that trustme would not make, and its key.
+
+    Args:
+        folder: Where server.pem goes, for `context_in`.
+        subject: Whose it is.
+        *alternatives: The alternative names; a text is a DNS name.
+        authority: Certificate and key of the authority; None: its own.
+        key: The key; None: a good one.
+        ca: Whether it is that of an authority.
+        valid: From when, and until when.
+    """
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    issuer, signer = authority or (None, key)
+    builder = (x509.CertificateBuilder().subject_name(subject)
+               .issuer_name(issuer.subject if issuer else subject)
+               .public_key(key.public_key())
+               .serial_number(x509.random_serial_number())
+               .not_valid_before(valid[0]).not_valid_after(valid[1]))
+    if ca:
+        builder = builder.add_extension(
+            x509.BasicConstraints(True, None), critical=True)
+    if alternatives:
+        builder = builder.add_extension(x509.SubjectAlternativeName(
+            [x509.DNSName(name) if isinstance(name, str) else name
+             for name in alternatives]), critical=False)
+    if authority:
+        builder = builder.add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(
+                signer.public_key()), critical=False)
+    certificate = builder.sign(signer, hashes.SHA256())
+    (folder / 'server.pem').write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(serialization.Encoding.PEM,
+                            serialization.PrivateFormat.PKCS8,
+                            serialization.NoEncryption()))
+    return certificate, key
+
+
+def context_in(folder: pathlib.Path) -> ssl.SSLContext:
+    """Return the server's side for the server.pem of a folder."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers('DEFAULT:@SECLEVEL=0')  # bad ones are to be refused
+    context.load_cert_chain(str(folder / 'server.pem'))
+    return context
+
+
+def parts_of(authority: trustme.CA) -> tuple[Any, Any]:
+    """Return certificate and key of an authority of trustme."""
+    return (x509.load_pem_x509_certificate(authority.cert_pem.bytes()),
+            serialization.load_pem_private_key(
+                authority.private_key_pem.bytes(), None))

@@ -1,0 +1,334 @@
+r"""The one caller of smtp.py: in this process, as a process, at a terminal.
+
+`call` runs `smtp.main` here and now, in a tenth of the time of a process;
+`run` and `start` are real processes without a terminal, for what depends on
+the surroundings; `Person` sits at a pseudo-terminal and types. All but the
+last end in a `Result`. The fixtures of the same names add an empty folder and
+an environment in which nothing is inherited.
+
+Only this file and judges.py may know more of smtp.py than its command line
+and its documented library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import pathlib
+import re
+import shlex
+import struct
+import subprocess
+import sys
+import threading
+import time
+from typing import Any, Callable, Iterator, Mapping
+from unittest import mock
+
+import smtp
+
+try:
+    import pexpect
+except ImportError:
+    pexpect = None
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROGRAM = ROOT / 'smtp.py'
+PATIENCE = 10   # seconds for smtp.py to do what it has to do next
+INHERITED = ('PATH', 'SYSTEMROOT', 'TEMP', 'USERPROFILE',
+             'COVERAGE_PROCESS_START', 'PYTEST_CURRENT_TEST')
+VERDICT = re.compile(r'(?m)^(?:smtp\.py: (?:Not|May have been) sent: |Sent to '
+                     r'|(?:Connection|Login) accepted: )')
+ADVICE = re.compile(r'(?m)^(You|Your administrator|Wait): ')
+
+
+@dataclasses.dataclass
+class Result:
+    """How smtp.py ended, and what it printed."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        """Standard output as text."""
+        return self.out.decode('utf-8', 'backslashreplace')
+
+    @property
+    def said(self) -> str:
+        """What standard error has from the verdict on; else all of it."""
+        found = VERDICT.search(self.err)
+        return self.err[found.start():] if found else self.err
+
+    @property
+    def advice(self) -> str:
+        """What to do, on one line, with who can do it in front; or ''."""
+        found = ADVICE.search(self.said)
+        kept = '\nYour text is kept'
+        return on_one_line(
+            self.said[found.start():].partition(kept)[0] if found else '')
+
+    @property
+    def lines(self) -> list[str]:
+        """The transcript: what both sides said, without comments."""
+        transcript = self.err[:len(self.err) - len(self.said)] or self.err
+        return [re.sub(r'(?<=\S) {2,}# .*', '', line)
+                for line in transcript.split('\n')
+                if re.match('[CS]:( |$)', line)]
+
+
+def on_one_line(text: str) -> str:
+    """Return a text as one line with single spaces."""
+    return ' '.join(text.split())
+
+
+def clean(env: Mapping[str, str | None] = {}) -> dict[str, str]:  # noqa: B006
+    """Return an environment with nothing inherited, and these variables."""
+    variables = {**{name: os.environ.get(name) for name in INHERITED},
+                 'LC_ALL': 'C.UTF-8', **env}
+    return {name: value for name, value in variables.items()
+            if value is not None}
+
+
+def reach(port: int, ca_file: str = '', timeout: float = 10) -> list[str]:
+    """Return the options that lead to a server of these tests."""
+    return ['--server', 'localhost', '--port', str(port), '--timeout',
+            str(timeout), *(['--ca-file', ca_file] if ca_file else [])]
+
+
+# ---------------------------------------------------------------- right here
+
+
+def call(*args: str, stdin: bytes | None = b'', tty: bool = False,
+         password: str | None = None, env: Mapping[str, str | None] = {},  # noqa: B006,E501
+         cwd: Any = os.curdir) -> Result:
+    """Call `smtp.main(args)`.
+
+    Args:
+        *args: The command line.
+        stdin: What is in the pipe that is its standard input; None: closed.
+        tty: Standard input is a terminal, on which `stdin` is typed.
+        password: For $SMTP_PASSWORD.
+        env: Variables of the environment.
+        cwd: The current folder.
+    """
+    out, err = io.BytesIO(), io.BytesIO()
+    outputs = {'stdout': io.TextIOWrapper(out, 'utf-8'),
+               'stderr': io.TextIOWrapper(err, 'utf-8', 'backslashreplace')}
+    env = clean({'HOME': str(cwd), 'SMTP_PASSWORD': password, **env})
+    code: Any
+    with standard_input(stdin, tty) as source, within(cwd), \
+            mock.patch.dict(os.environ, env, clear=True), \
+            mock.patch.multiple(sys, argv=[str(PROGRAM), *args],
+                                stdin=source, **outputs):
+        try:
+            code = smtp.main(list(args))
+        except SystemExit as ended:     # --help and the like
+            code = ended.code
+        for stream in outputs.values():
+            stream.flush()
+    return Result(code or 0, out.getvalue(), err.getvalue().decode())
+
+
+@contextlib.contextmanager
+def within(folder: Any) -> Iterator[None]:
+    """Make a folder the current one."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@contextlib.contextmanager
+def standard_input(octets: bytes | None, tty: bool
+                   ) -> Iterator[io.TextIOWrapper | None]:
+    """Make a pipe, or a terminal, with these octets in it."""
+    if octets is None:
+        yield None
+        return
+    if tty:
+        write, read = os.openpty()
+    else:
+        read, write = os.pipe()
+    pipe = open(write, 'wb', buffering=0)
+
+    def feed() -> None:
+        with contextlib.suppress(BrokenPipeError):
+            rest = memoryview(octets)
+            while rest:
+                rest = rest[pipe.write(rest):]
+        if not tty:     # what was typed would be lost with its terminal
+            pipe.close()
+    thread = threading.Thread(target=feed, daemon=True)
+    thread.start()
+    with contextlib.closing(pipe):
+        with open(read, encoding='utf-8') as source:
+            yield source
+        thread.join(PATIENCE)
+
+
+# -------------------------------------------------------------- as a process
+
+
+def start(*args: str, stdin: Any = subprocess.DEVNULL, shell: str = '',
+          password: str | None = None, env: Mapping[str, str | None] = {},  # noqa: B006,E501
+          cwd: Any = os.curdir, **more: Any) -> subprocess.Popen[bytes]:
+    """Start smtp.py without a terminal; `ended` returns its Result.
+
+    Args:
+        *args: The command line.
+        stdin: As for Popen.
+        shell: Redirections by a shell, such as '>&- 2>/dev/full'.
+        password: For $SMTP_PASSWORD.
+        env: Variables of the environment.
+        cwd: The current folder.
+        **more: Further arguments of Popen.
+    """
+    command = [sys.executable, str(PROGRAM), *args]
+    if shell:
+        command = ['/bin/sh', '-c', f'exec "$0" "$@" {shell}', *command]
+    env = clean({'HOME': str(cwd), 'SMTP_PASSWORD': password, **env})
+    return subprocess.Popen(command, stdin=stdin, cwd=str(cwd), env=env,
+                            start_new_session=True, **{
+                                'stdout': subprocess.PIPE,
+                                'stderr': subprocess.PIPE, **more})
+
+
+def ended(process: subprocess.Popen[bytes], stdin: bytes | None = None,
+          timeout: float = 30) -> Result:
+    """Wait for the end of a process; it never outlives this."""
+    try:
+        out, err = process.communicate(stdin, timeout)
+    finally:
+        process.kill()
+        process.wait()
+    return Result(process.returncode, out or b'',
+                  (err or b'').decode('utf-8', 'backslashreplace'))
+
+
+def run(*args: str, stdin: bytes | None = None, timeout: float = 30,
+        **more: Any) -> Result:
+    """Run smtp.py as a process; `stdin` goes through a pipe."""
+    if stdin is not None:
+        more['stdin'] = subprocess.PIPE
+    return ended(start(*args, **more), stdin, timeout)
+
+
+def waits(process: int) -> bool:
+    """Return whether a process does nothing but wait (on Linux)."""
+    with open(f'/proc/{process}/stat', encoding='utf-8') as file:
+        return file.read().rpartition(')')[2].split()[0] == 'S'
+
+
+def wait_until(condition: Callable[[], Any], what: str = 'that') -> None:
+    """Wait until something is so; fail if it never is."""
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until, f'it never came to {what}'
+        time.sleep(0.005)
+
+
+# ------------------------------------------------------------- at a terminal
+
+
+class Person:
+    """Someone at a terminal of 24 lines with smtp.py on it.
+
+    `pipe` is what a shell does with the output, while it shows the exit code
+    on the terminal; with `shell` the command line stands in place of its {}.
+    """
+
+    def __init__(self, *args: str, cwd: Any = os.curdir, columns: int = 80,
+                 env: Mapping[str, str | None] = {},  # noqa: B006
+                 password: str | None = None, pipe: str = '',
+                 shell: str = '') -> None:
+        """Start the program there."""
+        command = [sys.executable, str(PROGRAM), *args]
+        if pipe:
+            shell = '{{ {}; echo "exit code $?" >/dev/tty; }} ' + pipe
+        if shell:
+            command = ['/bin/sh', '-c', shell.format(shlex.join(command))]
+        self.screen = io.StringIO()
+        self.child = pexpect.spawn(
+            command[0], command[1:], cwd=str(cwd), encoding='utf-8',
+            codec_errors='backslashreplace', timeout=PATIENCE,
+            dimensions=(24, columns), env=clean({
+                'TERM': 'dumb', 'HOME': str(cwd), 'SMTP_PASSWORD': password,
+                **env}))
+        self.child.logfile_read = self.screen
+        self.child.delaybeforesend = None   # see types_hidden
+
+    @property
+    def seen(self) -> str:
+        """All that was on the screen so far."""
+        return self.screen.getvalue().replace('\r\n', '\n')
+
+    def sees(self, pattern: str) -> None:
+        """Wait until something new on the screen matches."""
+        found = self.child.expect([pattern, pexpect.EOF, pexpect.TIMEOUT])
+        assert found == 0, f'{pattern} is not on the screen:\n{self.seen}'
+
+    def asked(self, question: str) -> None:
+        """Wait for a question, at the start of a line."""
+        self.sees(rf'(?:\A|[\r\n]){re.escape(question)}[^\r\n]*: ?')
+
+    def enters(self, *lines: str) -> None:
+        """Type lines at once."""
+        for line in lines:
+            self.child.sendline(line)
+
+    def answers(self, question: str, line: str) -> None:
+        """Wait for a question, and answer it."""
+        self.asked(question)
+        self.enters(line)
+
+    def types_hidden(self, text: str, question: str = 'Password') -> None:
+        """Answer a question once the terminal has stopped showing it."""
+        self.asked(question)
+        assert self.child.waitnoecho(PATIENCE), 'it can be read'
+        self.enters(text)
+
+    def is_read(self) -> None:
+        """Wait until the program has read everything, and waits for more.
+
+        What is on the screen says nothing: the terminal echoes it, and a key
+        that comes between a prompt and its reading can get lost.
+        """
+        import fcntl  # Windows has neither of these
+        import termios
+
+        import pytest
+        if not os.path.exists(f'/proc/{self.child.pid}/stat'):
+            pytest.skip('no /proc tells what the program does')
+        terminal = os.open(os.readlink(f'/proc/{self.child.pid}/fd/0'),
+                           os.O_RDWR | os.O_NOCTTY)
+
+        def idle() -> bool:
+            unread = fcntl.ioctl(terminal, termios.FIONREAD, bytes(4))
+            return not struct.unpack('i', unread)[0] and waits(self.child.pid)
+        try:
+            wait_until(idle, 'reading all')
+        finally:
+            os.close(terminal)
+
+    def interrupts(self) -> None:
+        """Press Ctrl-C when the program waits."""
+        self.is_read()
+        self.child.sendintr()
+
+    def ends(self) -> Result:
+        """Wait for the end; all that was seen is in `err`."""
+        found = self.child.expect([pexpect.EOF, pexpect.TIMEOUT])
+        assert found == 0, f'it does not end:\n{self.seen[-2000:]}'
+        self.child.close()
+        code = self.child.exitstatus
+        return Result(-1 if code is None else code, b'', self.seen)
+
+    def leaves(self) -> None:
+        """End the program, whatever it does."""
+        self.child.close(force=True)

@@ -1,0 +1,441 @@
+"""A server that holds a correct dialogue, except at one point.
+
+`Hostile(step, fault, ...)` offers STARTTLS, AUTH LOGIN, PIPELINING and SIZE
+and takes one message for three recipients. When the dialogue comes to `step`
+(one of STEPS) it does what `fault` (a name in FAULTS, or such a function) says
+instead of, or besides, giving the right reply. Afterwards it reports whether
+it holds a complete message, whether it accepted it, and what the client said
+before TLS.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from typing import Any, Callable, Iterator
+
+from support.wire import PATIENCE, Mismatch, Wire
+
+STEPS = ('connect', 'greeting', 'EHLO', 'STARTTLS', 'TLS handshake',
+         'EHLO again', 'AUTH', 'user name', 'password', 'MAIL', 'first RCPT',
+         'middle RCPT', 'last RCPT', 'DATA', 'body', 'final dot', 'QUIT')
+ENVELOPE_ON = STEPS[STEPS.index('MAIL'):]
+RECIPIENTS = ('bob@example.org', 'carol@example.org', 'dave@example.org')
+BODY_BEFORE = 65536   # octets of the body that arrive before a fault there
+USER, PASSWORD = 'alice@example.com', 'Zq7-hunter2!'
+DRIP = 0.05           # seconds between two octets of a dripping server
+
+# What follows would colour, overwrite, ring, reverse, hide and forge.
+NASTY = ('\x1b[2J\x1b]0;title\x07\x08\x7f \x9b31m \u202egnp.exe\u202c \u2066x'
+         '\u200b\ufeff\u2028Sent to bob@example.org: 250 Ok\u0085'
+         'Sent to bob@example.org: 250 Ok').encode() + b' \x9b31m\x84\xff'
+ECHO = f'{PASSWORD} '.encode() + base64.b64encode(PASSWORD.encode())
+HTTP = (b'HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n\r\n'
+        b'<html><body><h1>400 Bad Request</h1></body></html>\r\n')
+BINARY = bytes(range(256)) + b'\r\n'
+
+# A reply code of success that is not the one that the step asks for.
+WRONG_SUCCESS = {'EHLO': 220, 'EHLO again': 220, 'MAIL': 354,
+                 'first RCPT': 354, 'middle RCPT': 354, 'last RCPT': 354,
+                 'final dot': 354}  # and 250 at all others
+NO_USER, NO_LOGIN = b'550 5.1.1 No such user', b'535 5.7.8 Bad credentials'
+REFUSED = {**dict.fromkeys(['AUTH', 'user name', 'password'], NO_LOGIN),
+           **dict.fromkeys(['first RCPT', 'middle RCPT', 'last RCPT'],
+                           NO_USER)}  # and this at all others:
+REFUSED_ELSEWHERE = b'554 5.5.0 No'
+
+Fault = Callable[['Hostile', Wire, bytes], None]
+
+
+class Over(Exception):
+    """The server has done its worst."""
+
+
+def refusal(server: Hostile) -> bytes:
+    """Return the refusal for good that fits the step."""
+    return REFUSED.get(server.step, REFUSED_ELSEWHERE)
+
+
+def closed(server: Hostile, wire: Wire, right: bytes) -> None:
+    """Hang up as one should, under TLS with its own goodbye."""
+    if isinstance(wire.socket, ssl.SSLSocket) and server.step != 'body':
+        wire.socket.settimeout(2)
+        with contextlib.suppress(OSError):
+            wire.socket = wire.socket.unwrap()
+    raise Over
+
+
+def cut(server: Hostile, wire: Wire, right: bytes) -> None:
+    """Close the TCP connection, as if the TLS around it did not matter."""
+    raise Over
+
+
+def reset(server: Hostile, wire: Wire, right: bytes) -> None:
+    """Let the client get ECONNRESET."""
+    wire.reset()
+    raise Over
+
+
+def slowly(say: Callable[[Hostile, bytes], Iterator[bytes]], pause: float
+           ) -> Fault:
+    """Make a fault that keeps the client waiting, always with something."""
+    def fault(server: Hostile, wire: Wire, right: bytes) -> None:
+        until = time.monotonic() + PATIENCE
+        for octets in say(server, right):
+            wire.send(octets)
+            if time.monotonic() > until or server.wait_until_gone(wire, pause):
+                raise Over
+    return fault
+
+
+def nothing(server: Hostile, right: bytes) -> Iterator[bytes]:
+    """Say nothing until the client gives up."""
+    while True:
+        yield b''
+
+
+def octet_by_octet(server: Hostile, right: bytes) -> Iterator[bytes]:
+    """Send something all the time, never enough."""
+    octets = b'\x16\x03\x03\x3f\xff' if server.step == 'TLS handshake' \
+        else right[:3] + b'-'
+    yield from (bytes([octet]) for octet in octets)
+    while True:
+        yield b'x'
+
+
+def line_by_line(server: Hostile, right: bytes) -> Iterator[bytes]:
+    """Send the lines of a reply that never ends."""
+    while True:
+        yield right[:3] + b'-well\r\n'
+
+
+def saying(octets: Callable[[Hostile, bytes], bytes] | bytes,
+           over: bool = False) -> Fault:
+    """Make a fault that says something else; `over`: and hangs up."""
+    def fault(server: Hostile, wire: Wire, right: bytes) -> None:
+        wire.send(octets if isinstance(octets, bytes) else
+                  octets(server, right))
+        if over and server.step != 'body':
+            raise Over
+    return fault
+
+
+def endless(line: bytes) -> Fault:
+    """Make a fault that begins the right reply, and does not end it."""
+    def fault(server: Hostile, wire: Wire, right: bytes) -> None:
+        wire.send(right[:3] + b'-')
+        until = time.monotonic() + PATIENCE
+        block = (line % right[:3]) * 1000
+        with contextlib.suppress(OSError):
+            while time.monotonic() < until and not server.over.is_set():
+                wire.socket.sendall(block)
+        raise Over
+    return fault
+
+
+def wording(text: bytes) -> Fault:
+    """Make a fault that gives the right reply in these words."""
+    return saying(lambda server, right: (
+        b'250-' + text + b'\r\n' + right if b'\r\n250' in right  # its keywords
+        else right[:4] + text + b'\r\n'))
+
+
+def refusing(text: bytes) -> Fault:
+    """Make a fault that refuses in these words."""
+    return saying(lambda server, right:
+                  refusal(server)[:9] + b' ' + text + b'\r\n')
+
+
+def then(first: Fault, second: Fault, replied: bool = False) -> Fault:
+    """Make a fault of two."""
+    def fault(server: Hostile, wire: Wire, right: bytes) -> None:
+        first(server, wire, right)
+        server.replied |= replied
+        second(server, wire, right)
+    return fault
+
+
+def broken_tls(server: Hostile, wire: Wire, right: bytes) -> None:
+    """Send octets past TLS, which are not a record of it."""
+    with contextlib.suppress(OSError):
+        os.write(wire.socket.fileno(), right)
+    raise Over
+
+
+def secret_challenge(server: Hostile, right: bytes) -> bytes:
+    """Hide the password and control characters in base64, as a challenge."""
+    # base64 looks different at each of three offsets
+    text = f'{PASSWORD} {PASSWORD} {PASSWORD}? \x1b[31m\u202e'.encode()
+    assert len(PASSWORD) % 3 == 0
+    code = b'334 ' if server.step == 'password' else right[:4]
+    return code + base64.b64encode(text) + b'\r\n'
+
+
+SILENT = slowly(nothing, 1)
+RIGHT = saying(lambda server, right: right)
+FOR_GOOD = saying(lambda server, right: refusal(server) + b'\r\n')
+FAULTS: dict[str, Fault] = {
+    'closed': closed,
+    'cut': cut,
+    'reset': reset,
+    'silent': SILENT,
+    'drip': slowly(octet_by_octet, DRIP),
+    'line by line': slowly(line_by_line, 4 * DRIP),
+    'half a line': saying(lambda server, right: right[:len(right) // 2], True),
+    '4yz': saying(b'451 4.3.0 Not now\r\n'),
+    '421': saying(b'421 4.3.2 Shutting down\r\n', True),
+    '5yz': FOR_GOOD,
+    '5yz, then silent': then(FOR_GOOD, SILENT),
+    'unlisted 5yz': saying(b'571 5.5.0 No\r\n'),
+    'wrong success': saying(lambda server, right: (
+        f'{WRONG_SUCCESS.get(server.step, 250)} Ok\r\n'.encode())),
+    'HTTP': saying(HTTP, True),
+    'binary': saying(BINARY, True),
+    'codes differ': saying(lambda server, right: (
+        (b'250' if right[:3] == b'251' else b'251') + b'-Well\r\n' + right)),
+    'endless reply': endless(b'xxxx\r\n%s-'),
+    'endless line': endless(b'xxxx%s'),
+    'extra reply': saying(lambda server, right: right + (
+        b'250' if server.step == 'DATA' else right[:3]) + b' By the way\r\n'),
+    'extra octets': saying(lambda server, right: right + b'25'),
+    'bare LF': saying(lambda server, right: right.replace(b'\r\n', b'\n')),
+    'bare CR': saying(lambda server, right: right[:4] + b'\rxx' + right[4:]),
+    'control characters': wording(NASTY),
+    'refused in control characters': refusing(NASTY),
+    'password echoed': wording(ECHO),
+    'refused with the password': refusing(ECHO),
+    'password in base64': saying(secret_challenge),
+    'right, then closed': then(RIGHT, closed, replied=True),
+    'right, then reset': then(RIGHT, reset, replied=True),
+    'broken TLS': broken_tls,
+    'early refusal': saying(b'554 5.6.0 Enough\r\n'),
+}
+READING_ON = ('wrong success', 'extra reply', 'early refusal')
+REFUSALS = ('4yz', '421', '5yz', 'unlisted 5yz',
+            'refused in control characters', 'refused with the password')
+
+
+class Hostile(threading.Thread):
+    """The server: it listens at `port`, and serves one connection.
+
+    Attributes:
+        port: Where it listens (at 127.0.0.1).
+        lines: The commands that it heard.
+        strange: Those of them that it does not know.
+        clear: The octets that it heard before TLS.
+        complete: Whether the whole message came, with its final dot.
+        replied: Whether the reply to the final dot was a good 250.
+        message: What it heard after 354.
+        reached: Whether the dialogue came to the step of the fault.
+    """
+
+    def __init__(self, step: str, fault: str | Fault, context: ssl.SSLContext,
+                 pipelining: bool = True) -> None:
+        """Listen; `start` begins to serve."""
+        super().__init__(daemon=True, name=f'{step}, {fault}')
+        self.step, self.fault = step, fault
+        self.do_worst = FAULTS[fault] if isinstance(fault, str) else fault
+        self.context, self.pipelining = context, pipelining
+        self.lines: list[str] = []
+        self.strange: list[str] = []
+        self.clear = self.message = b''
+        self.complete = self.replied = self.reached = False
+        self.recipients = 0
+        self.over = threading.Event()
+        self.listener = socket.socket()
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        self.listener.bind(('127.0.0.1', 0))
+        self.port: int = self.listener.getsockname()[1]
+        if (step, fault) != ('connect', 'closed'):
+            self.listener.listen()
+        self.listener.settimeout(DRIP)
+
+    def run(self) -> None:
+        """Serve one connection."""
+        with self.listener:
+            connection = self._accept()
+        if connection is None:
+            return
+        wire = Wire(connection)
+        try:
+            self._meet(wire)
+            while True:
+                self._hear(wire, wire.read_line())
+        except (Over, Mismatch):
+            pass
+        finally:
+            rest = wire.buffer
+            if not wire.ended:
+                with contextlib.suppress(OSError):
+                    wire.socket.shutdown(socket.SHUT_WR)
+                rest, _ = wire.drain()
+            wire.reset()
+            self._take(rest)
+
+    def _accept(self) -> socket.socket | None:
+        """Return the connection; None when the client ends without one."""
+        if self.step == 'connect' and self.fault in ('closed', 'silent'):
+            self.reached = True  # connections are refused, or never accepted
+            self.over.wait(PATIENCE)
+            return None
+        while not self.over.is_set():
+            with contextlib.suppress(OSError):
+                return self.listener.accept()[0]
+        return None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the server took a whole message, and said so with 250."""
+        return self.complete and self.replied
+
+    # What a correct server does
+
+    def _meet(self, wire: Wire) -> None:
+        """Greet."""
+        if self.step == 'connect':
+            self._do_worst(wire, b'')
+        self._answer(wire, 'greeting', b'220 mail.example.com ESMTP\r\n')
+
+    def _hear(self, wire: Wire, line: str) -> None:
+        """Answer one command."""
+        self.lines.append(line)
+        if not wire.secure:
+            self.clear += line.encode() + b'\r\n'
+        answer: dict[str, Any] = {
+            'EHLO': self._ehlo, 'STARTTLS': self._starttls,
+            'AUTH': self._auth, 'RCPT': self._rcpt, 'DATA': self._data}
+        verb = line.split(' ')[0].upper()
+        if verb in answer:
+            answer[verb](wire, line)
+        elif verb == 'MAIL':
+            self._answer(wire, 'MAIL', b'250 2.1.0 Ok\r\n')
+        elif verb == 'QUIT':
+            self._answer(wire, 'QUIT', b'221 2.0.0 Bye\r\n')
+            raise Over
+        elif line == '*':
+            wire.send(b'501 5.7.0 Cancelled\r\n')
+        else:
+            self.strange.append(line)
+            wire.send(b'500 5.5.2 What?\r\n')
+
+    def _ehlo(self, wire: Wire, line: str) -> None:
+        """List the extensions."""
+        offered = ['mail.example.com', 'SIZE 100000000']
+        offered += ['PIPELINING'] * self.pipelining
+        offered += ['AUTH LOGIN PLAIN' if wire.secure else 'STARTTLS', 'DSN']
+        reply = ''.join(f'250-{words}\r\n' for words in offered[:-1])
+        self._answer(wire, 'EHLO again' if wire.secure else 'EHLO',
+                     f'{reply}250 {offered[-1]}\r\n'.encode())
+
+    def _starttls(self, wire: Wire, line: str) -> None:
+        """Begin TLS."""
+        self._answer(wire, 'STARTTLS', b'220 2.0.0 Go ahead\r\n')
+        if self.step == 'TLS handshake':
+            self._do_worst(wire, b'220 2.0.0 Ok\r\n')
+            raise Over
+        wire.start_tls(self.context)
+
+    def _auth(self, wire: Wire, line: str) -> None:
+        """Accept any user and any password, the user name in either way."""
+        if self.step == 'user name':
+            if len(line.split(' ')) > 2:
+                wire.send(b'501 5.5.4 No initial response, please\r\n')
+                return
+            wire.send(b'334 VXNlcm5hbWU6\r\n')
+            self.lines.append(wire.read_line())
+            self._answer(wire, 'user name', b'334 UGFzc3dvcmQ6\r\n')
+        else:
+            self._answer(wire, 'AUTH', b'334 UGFzc3dvcmQ6\r\n')
+        self.lines.append(wire.read_line())
+        self._answer(wire, 'password', b'235 2.7.0 Welcome\r\n')
+
+    def _rcpt(self, wire: Wire, line: str) -> None:
+        """Accept the three recipients."""
+        step = ('first RCPT', 'middle RCPT', 'last RCPT')[self.recipients % 3]
+        self.recipients += 1
+        self._answer(wire, step, b'250 2.1.5 Ok\r\n')
+
+    def _data(self, wire: Wire, line: str) -> None:
+        """Read the message, and the final dot."""
+        self._answer(wire, 'DATA', b'354 Go on\r\n')
+        if self.step == 'DATA' and self.fault in REFUSALS + ('wrong success',):
+            return
+        right = b'250 2.0.0 Ok: queued as 9F1\r\n'
+        if self.step == 'body':
+            self._read_message(wire, BODY_BEFORE)
+            self._do_worst(wire, right)
+            self._read_message(wire)
+            self.replied = self.fault == 'early refusal'
+            wire.send(right if self.replied else b'554 5.6.0 No, thanks\r\n')
+            return
+        self._read_message(wire)
+        self._answer(wire, 'final dot', right)
+        self.replied = self.step != 'final dot' or self.fault in (
+            'extra reply', 'extra octets', 'control characters',
+            'password echoed')
+
+    def _read_message(self, wire: Wire, at_least: int | None = None) -> None:
+        """Read up to the final dot, or only the first octets."""
+        self._take(wire.buffer)
+        while not self.complete and (
+                at_least is None or len(self.message) < at_least):
+            more = wire.receive()
+            if not more:
+                wire.buffer = b''
+                raise Over
+            self._take(more)
+        _, _, wire.buffer = self.message.partition(b'\r\n.\r\n')
+
+    def _take(self, octets: bytes) -> None:
+        """Add octets to the message, if there is one, and look for its end."""
+        if self.lines[-1:] == ['DATA']:
+            self.message += octets
+            new = len(octets) + 5
+            self.complete |= b'\r\n.\r\n' in self.message[-new:]
+
+    # What this one does
+
+    def _answer(self, wire: Wire, step: str, right: bytes) -> None:
+        """Give the right reply, or do the worst instead."""
+        if step == self.step:
+            self._do_worst(wire, right)
+        else:
+            wire.send(right)
+
+    def _do_worst(self, wire: Wire, right: bytes) -> None:
+        """Do what the fault says."""
+        self.reached = True
+        self.do_worst(self, wire, right)
+        if self.step == 'body' and self.fault not in READING_ON:
+            wire.reset()
+            raise Over
+
+    def wait_until_gone(self, wire: Wire, seconds: float) -> bool:
+        """Wait for the client to hang up; what it says is noted."""
+        if self.step == 'body':  # does not even listen
+            return self.over.wait(seconds)
+        if not select.select([wire.socket], [], [], seconds)[0]:
+            return False
+        octets = wire.receive()
+        wire.buffer += octets
+        return not octets
+
+
+@contextlib.contextmanager
+def serving(step: str, fault: str | Fault, context: ssl.SSLContext,
+            pipelining: bool = True) -> Iterator[Hostile]:
+    """Serve during the `with` block, and end after it."""
+    server = Hostile(step, fault, context, pipelining)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.over.set()
+        server.join(2 * PATIENCE)
+    assert not server.is_alive(), 'the hostile server did not end'

@@ -1,0 +1,124 @@
+"""The letters of practice.py: what is sent, what is wrong with what arrived.
+
+What arrived is read with the standard library's email package, which has
+nothing in common with smtp.py.
+"""
+
+import re
+import sys
+import typing
+
+
+class Letter(typing.NamedTuple):
+    """What Alice writes, and thus what has to arrive."""
+
+    sender: tuple
+    recipient: tuple
+    hidden: typing.Optional[str]  # the blind copy
+    subject: str
+    text: str
+    file_name: typing.Optional[str]
+
+
+EASY = Letter(
+    ('Alice', 'alice@example.com'), ('Bob', 'bob@example.org'), None, 'Dots',
+    '''Hello Bob,
+the next line begins with a dot; in the session it has two:
+.like this
+Alice
+''', None)
+
+# Each part of this one has gone wrong in some mail program.
+HARD = Letter(
+    ('Alice', 'alice@example.com'), ('Bób Exämple', 'bob@example.org'),
+    'carol@example.org', 'Grüße aus dem Labor: naïve café, α β γ, 你好 ✓',
+    '''Hello Bob,
+
+a line with a single dot ends a message in SMTP. So the client doubles
+a dot at the start of a line, and the server removes it:
+.
+You can read on? Then both have done it.
+..This line began with two dots, and still does.
+
+Alice
+''', 'jedes Oktett – every octet.bin')
+OCTETS = bytes(range(256))  # of the attachment
+
+
+def people(message, field):
+    """Return the (name, address) pairs of From or To."""
+    return [(one.display_name, one.addr_spec)
+            for one in getattr(message[field], 'addresses', ())]
+
+
+def wrong(received, letter):
+    """Return what is wrong with a message, compared with a letter or None."""
+    message = received.parse()
+    compared = [
+        ('the user who logged in', received.user, EASY.sender[1]),
+        ('the Bcc field, which must not be sent', message['bcc'], None),
+        ('the number of Date fields', len(message.get_all('date', [])), 1),
+        ('the header', received.content.partition(b'\r\n\r\n')[0].isascii()
+         or 'SMTPUTF8' in received.mail_options, True),
+        ('CR or LF alone',
+         re.findall(b'.?\r(?!\n)|(?<!\r)\n.?', received.content), []),
+        ("the parser's objections",
+         [defect for part in message.walk() for defect in part.defects], [])]
+    if letter:
+        text = message.get_body(('plain',))
+        text = text and text.get_content().replace('\r\n', '\n')
+        files = [(part.get_filename(), part.get_payload(decode=True))
+                 for part in message.iter_attachments()
+                 if part.is_attachment()]
+        compared += [
+            ("the envelope's sender", received.sender, letter.sender[1]),
+            ("the envelope's recipients", received.recipients,
+             tuple(filter(None, [letter.recipient[1], letter.hidden]))),
+            ('From', people(message, 'from'), [letter.sender]),
+            ('To', people(message, 'to'), [letter.recipient]),
+            ('the subject', message['subject'], letter.subject),
+            ('the text', text and text.rstrip(), letter.text.rstrip()),
+            ('the attachments', files,
+             [(letter.file_name, OCTETS)] if letter.file_name else [])]
+    return [f'{what}: {got!r} arrived, not {meant!r}'
+            for what, got, meant in compared if got != meant]
+
+
+def printable(text):
+    """Return text that cannot move the cursor or hide anything."""
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def show(received):
+    """Print a message as it came, and, if that is encoded, as it is read."""
+    print('\nWhat arrived, from <{}> for {}:\n'.format(
+        received.sender, ', '.join(f'<{one}>' for one in received.recipients)))
+    text = received.content.decode('utf-8', 'backslashreplace')
+    lines = text.rstrip().split('\r\n')
+    for line in lines[:60]:
+        print(f'  {printable(line)}'.rstrip())
+    if len(lines) > 60:
+        print(f'  ... and {len(lines) - 60} more lines')
+    if re.search(rb'(?im)=\?|^content-transfer-encoding: (?!7bit)',
+                 received.content):
+        try:
+            show_as_read(received.parse())
+        except Exception as error:  # whatever the parser trips over
+            print(f'(It cannot be read: {error!r})')
+    sys.stdout.flush()
+
+
+def show_as_read(message):
+    """Print fields and text of a parsed message, and list its attachments."""
+    print('\nAs a mail reader shows it:\n')
+    for field in ('From', 'To', 'Cc', 'Subject', 'Date'):
+        if field in message:
+            print(f'  {field}: {printable(str(message[field]))}')
+    body = message.get_body(('plain', 'html'))
+    print()
+    for line in (body.get_content() if body else '').splitlines():
+        print(f'  {printable(line)}'.rstrip())
+    for part in message.iter_attachments():
+        content = part.get_payload(decode=True) or b''
+        print(f'  Attached: {printable(part.get_filename() or "(no name)")} '
+              f'({part.get_content_type()}, {len(content)} octets)')

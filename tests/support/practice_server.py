@@ -1,0 +1,323 @@
+"""The practice server: aiosmtpd with Office 365's extensions and sentences.
+
+`with PracticeServer(refusals=['greylisted']) as server: ...` runs it on a
+free port of this computer, for practice.py and for the tests.
+"""
+
+import asyncio
+import base64
+import contextlib
+import email
+import email.policy
+import json
+import logging
+import pathlib
+import queue
+import re
+import socket
+import ssl
+import sys
+import tempfile
+import typing
+import weakref
+
+import trustme
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult, syntax
+
+from support.refusals import parse_refusal
+
+USER, PASSWORD, TOKEN = 'alice@example.com', 'open-sesame', 'practice-token'
+
+
+# --------------------------------------------------------------- the server
+#
+# aiosmtpd speaks SMTP; two classes adapt it. PracticeSMTP is one connection:
+# it rewords the replies and gives the refusals. PracticeServer is what all
+# connections share: it decides about logins and keeps the messages.
+
+SIZE = 157286400  # octets: 150 MiB
+EXTENSIONS = (f'SIZE {SIZE}', 'PIPELINING', 'ENHANCEDSTATUSCODES', 'STARTTLS',
+              '8BITMIME', 'SMTPUTF8')
+# Office 365 has DSN, BINARYMIME and CHUNKING as well; aiosmtpd does not.
+
+WORDING = {  # aiosmtpd's reply: Office 365's
+    '220 Ready to start TLS': '220 2.0.0 SMTP server ready',
+    '221 Bye': '221 2.0.0 Service closing transmission channel',
+    '250 OK': '250 2.0.0 OK',
+    '354 End data with <CR><LF>.<CR><LF>':
+        '354 Start mail input; end with <CRLF>.<CRLF>',
+    '504 5.5.4 Unrecognized authentication type':
+        '504 5.7.4 Unrecognized authentication type',
+    '530 Must issue a STARTTLS command first':
+        '530 5.7.0 Must issue a STARTTLS command first',
+    '530 5.7.0 Authentication required':
+        '530 5.7.57 Client not authenticated to send mail.',
+    '552 Error: message size exceeds fixed maximum message size':
+        '552 5.3.4 Message size exceeds fixed maximum message size',
+}
+
+
+def reword(reply):
+    """Return one of aiosmtpd's replies as Office 365 would word it."""
+    reply = WORDING.get(reply, reply)
+    reply = re.sub('^250 (Syntax|Supported)', r'214 2.0.0 \1', reply)  # HELP
+    # RFC 2034: every reply but 220 and 3yz has an enhanced status code.
+    return re.sub(r'^([45])(..) (?!\d\.\d)', r'\1\2 \1.5.0 ', reply)
+
+
+class Received(typing.NamedTuple):
+    """One message as the server got it: who, to whom, and its octets."""
+
+    sender: str
+    recipients: tuple
+    content: bytes
+    user: str
+    tls: str
+    mail_options: tuple
+
+    def parse(self):
+        """Return the message as the standard library's parser reads it."""
+        return email.message_from_bytes(self.content,
+                                        policy=email.policy.default)
+
+
+class PracticeSMTP(SMTP):
+    """One connection: aiosmtpd's SMTP, with Office 365's words."""
+
+    AuthLoginUsernameChallenge = 'Username:'
+    AuthLoginPasswordChallenge = 'Password:'
+    line_length_limit = 12288  # for a token on a line of its own (RFC 4954 4)
+    greeted = False
+
+    async def push(self, status):
+        """Send one reply; all of them leave through here."""
+        practice = self.event_handler
+        closing = False
+        if not self.greeted:
+            self.greeted = True
+            refusal = practice.refusal('greeting')
+            closing, status = bool(refusal), refusal or status
+        elif (isinstance(status, str)
+                and status not in practice.refusals.values()):
+            status = reword(status)
+        await super().push(status)
+        if closing or status[:3] in ('421', b'421'):
+            # Closing with commands unread would reset the connection, and
+            # the reply could get lost: read them, up to QUIT.
+            with contextlib.suppress(asyncio.TimeoutError, ValueError):
+                await asyncio.wait_for(self.skip_commands(), timeout=1)
+            self.transport.close()
+
+    async def skip_commands(self):
+        """Read up to QUIT or the end, and answer nothing."""
+        while (await self._reader.readline()).strip() not in (b'', b'QUIT'):
+            pass
+
+    async def refused(self, step):
+        """Send the refusal for this step, if there is one."""
+        reply = self.event_handler.refusal(step)
+        if reply:
+            await self.push(reply)
+        return bool(reply)
+
+    async def check_auth_needed(self, method):
+        """Let HELP be used before the login."""
+        return method != 'HELP' and await super().check_auth_needed(method)
+
+    @syntax('STARTTLS')
+    async def smtp_STARTTLS(self, arg):
+        """STARTTLS, once, unless it is to be refused."""
+        if self.session.ssl:
+            await self.push('503 5.5.1 TLS is already active')
+        elif not await self.refused('starttls'):
+            await super().smtp_STARTTLS(arg)
+
+    @syntax('AUTH <mechanism>')
+    async def smtp_AUTH(self, arg):
+        """AUTH, in upper or lower case, unless it is to be refused."""
+        if not (self.session.ssl and await self.refused('auth')):
+            mechanism, space, initial = (arg or '').partition(' ')
+            await super().smtp_AUTH(mechanism.upper() + space + initial)
+
+    @syntax('DATA')
+    async def smtp_DATA(self, arg):
+        """DATA, unless it is to be refused."""
+        if not (self.envelope.rcpt_tos and await self.refused('data')):
+            await super().smtp_DATA(arg)
+
+    async def auth_XOAUTH2(self, _, args):
+        """AUTH XOAUTH2: user and token at once, or after an empty 334."""
+        if len(args) == 1:
+            answer = await self.challenge_auth('')
+            if not isinstance(answer, bytes):  # cancelled, and answered
+                return AuthResult(success=False)
+        else:
+            try:
+                answer = base64.b64decode(args[1], validate=True)
+            except ValueError:
+                await self.push('501 5.5.4 Invalid arguments')
+                return AuthResult(success=False)
+        login = re.fullmatch(b'user=([^\1]*)\1auth=Bearer ([^\1]*)\1\1',
+                             answer)
+        result = self._authenticate('XOAUTH2', login and login.groups())
+        if not result.success:  # the reason is a challenge, answered by ''
+            reason = json.dumps({'status': '400', 'schemes': 'Bearer',
+                                 'scope': 'https://outlook.office.com/'})
+            if await self.challenge_auth(reason) != b'':
+                return AuthResult(success=False)
+        return result
+
+
+class PracticeServer(Controller):
+    """A server on a free port of 127.0.0.1, called localhost; `with` runs it.
+
+    Args:
+        refusals: Names and 'STEP=REPLY' texts, see `parse_refusal`.
+        drop_after_dot: Close the connection instead of answering the final
+            dot. The message has arrived all the same.
+        port: 0 is any free one.
+
+    A client needs `host`, `port` and `ca_file`. What arrived is in the list
+    `messages` and in the queue `arrivals`; `given` names the steps that it
+    refused; `folder` is temporary.
+    """
+
+    host = 'localhost'
+
+    def __init__(self, refusals=(), drop_after_dot=False, port=0):
+        """Reserve the port, and make the certificate.
+
+        Raises:
+            OSError: The port is in use.
+        """
+        self.socket = socket.create_server(('127.0.0.1', port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.expected = list(map(parse_refusal, refusals))
+        self.refusals = {one.step: one.reply for one in self.expected}
+        self.given = []
+        self.drop_after_dot = drop_after_dot
+        self.messages, self.arrivals = [], queue.Queue()
+        self.connections = weakref.WeakSet()
+        self._temporary = tempfile.TemporaryDirectory(prefix='smtp-')
+        self.folder = pathlib.Path(self._temporary.name)
+        self.ca_file = str(self.folder / 'ca.pem')
+        authority = trustme.CA(organization_name='Practice authority')
+        authority.cert_pem.write_to_path(self.ca_file)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        authority.issue_cert(
+            self.host, '127.0.0.1', common_name=self.host,
+            organization_name='Practice server').configure_cert(context)
+        super().__init__(
+            self, hostname='127.0.0.1', port=self.socket.getsockname()[1],
+            server_hostname=self.host,
+            ident='practice server: nothing leaves this computer',
+            tls_context=context, require_starttls=True, auth_required=True,
+            auth_exclude_mechanism=['PLAIN'], authenticator=self.authenticate,
+            data_size_limit=SIZE, timeout=3600)
+
+    def __enter__(self):
+        """Start to listen."""
+        # Login data is "deprecated" for aiosmtpd, at each login, on stderr.
+        logging.getLogger('mail.log').setLevel(logging.ERROR)
+        self.start()
+        self.given.clear()  # aiosmtpd connects once, to see that it runs
+        return self
+
+    def __exit__(self, *exception):
+        """Close all connections and remove the temporary folder."""
+        self.loop.call_soon_threadsafe(self.hang_up)
+        self.stop()
+        self._temporary.cleanup()
+
+    def hang_up(self):
+        """Close what is still open; `stop` would wait for the clients."""
+        for connection in self.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    def factory(self):
+        """Return the object for a new connection."""
+        connection = PracticeSMTP(self, **self.SMTP_kwargs)
+        self.connections.add(connection)
+        return connection
+
+    def _create_server(self):
+        return self.loop.create_server(self._factory_invoker, sock=self.socket)
+
+    def refusal(self, *steps):
+        """Return the reply that refuses the first of these steps, or ''."""
+        for step in steps:
+            if step in self.refusals:
+                self.given.append(step)
+                return self.refusals[step]
+        return ''
+
+    def refused_with(self):
+        """Return the first Refusal that was given; None if none was."""
+        return next((one for one in self.expected
+                     if self.given and one.step == self.given[0]), None)
+
+    def authenticate(self, server, session, envelope, mechanism, login):
+        """Accept the one user; aiosmtpd answers 235 then."""
+        refusal = self.refusal('password')
+        secret = TOKEN if mechanism == 'XOAUTH2' else PASSWORD
+        right = login and tuple(login) == (USER.encode(), secret.encode())
+        if right and not refusal:
+            return AuthResult(success=True, auth_data=login)
+        return AuthResult(success=False, handled=False, message=(
+            refusal or '535 5.7.3 Authentication unsuccessful'))
+
+    # aiosmtpd calls the hooks below, one for each step: a step is done by
+    # changing the session or the envelope, and what is returned is the reply.
+
+    async def handle_EHLO(self, server, session, envelope, name, replies):
+        """EHLO: inside TLS, AUTH takes the place of STARTTLS."""
+        refusal = self.refusal('ehlo2' if session.ssl else 'ehlo')
+        if refusal:
+            return [refusal]
+        session.host_name = name
+        lines = [f'{self.host} Hello [{session.peer[0]}]', *EXTENSIONS]
+        if session.ssl:
+            lines[lines.index('STARTTLS')] = 'AUTH LOGIN XOAUTH2'
+        return ['250-' + '\r\n250-'.join(lines[:-1]) + f'\r\n250 {lines[-1]}']
+
+    async def handle_MAIL(self, server, session, envelope, address, options):
+        """MAIL: remember the sender."""
+        refusal = self.refusal('mail')
+        if not refusal:
+            envelope.mail_from = address
+            envelope.mail_options.extend(options)
+        return refusal or '250 2.1.0 Sender OK'
+
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        """RCPT: remember one more recipient."""
+        refusal = self.refusal(f'rcpt:{address}', 'rcpt')
+        if not refusal:
+            envelope.rcpt_tos.append(address)
+        return refusal or '250 2.1.5 Recipient OK'
+
+    async def handle_DATA(self, server, session, envelope):
+        """Keep the message; a good reply makes it the server's business."""
+        if any(len(line) > 998 for line in envelope.content.split(b'\r\n')):
+            return '500 5.5.2 Line too long (RFC 5321, 4.5.3.1.6)'
+        refusal = self.refusal('dot')
+        if refusal.startswith(('4', '5')):
+            return refusal
+        self.messages.append(Received(
+            envelope.mail_from, tuple(envelope.rcpt_tos), envelope.content,
+            session.auth_data[0].decode(), session.ssl['ssl_object'].version(),
+            tuple(envelope.mail_options)))
+        self.arrivals.put(self.messages[-1])
+        if self.drop_after_dot:
+            server.transport.close()
+            raise asyncio.CancelledError  # how aiosmtpd ends a connection
+        return refusal or (
+            f'250 2.0.0 OK <{len(self.messages)}@{self.host}> queued')
+
+    async def handle_exception(self, error):
+        """Report in one line what aiosmtpd would report in a traceback."""
+        print(f'(The server met {error.__cause__ or error!r})',
+              file=sys.stderr)
+        return '451 4.3.0 Error in the practice server'

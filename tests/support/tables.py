@@ -1,0 +1,37 @@
+"""Tables of cases: the .ini files of data/, a case in each section."""
+
+from __future__ import annotations
+
+import configparser
+import pathlib
+import re
+
+DATA = pathlib.Path(__file__).resolve().parents[1] / 'data'
+
+
+def read(name: str) -> list[tuple[str, dict[str, str]]]:
+    """Return the cases of a table: (name, values), in their order.
+
+    `key = value`, a value may go on in indented lines; `#` begins a comment
+    at the start of a line only, and everything else stands for itself.
+    """
+    parser = configparser.ConfigParser(
+        interpolation=None, delimiters=('=',), comment_prefixes=('#',),
+        strict=True)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    with open(DATA / f'{name}.ini', encoding='utf-8') as file:
+        parser.read_file(file)
+    return [(section, dict(parser[section])) for section in parser.sections()]
+
+
+def rows(name: str, section: str, split: str = ' => ') -> list[list[str]]:
+    r"""Return the lines of a section: the key, and the cells of the line.
+
+    What `\x1b`, `\u200b`, `\r`, `\n` and `\t` stand for is put in.
+    """
+    return [[key, *(re.sub(
+        r'\\(x[0-9a-f]{2}|u[0-9a-f]{4}|[rnt])',
+        lambda found: found[0].encode().decode('unicode_escape'), cell)
+        for cell in re.split(split, line))]
+        for key, value in dict(read(name))[section].items()
+        for line in value.strip().split('\n')]

@@ -1,0 +1,106 @@
+"""The server's end of a connection, for the servers of these tests."""
+
+import contextlib
+import select
+import socket
+import ssl
+import struct
+import time
+from typing import Tuple
+
+PATIENCE = 10  # seconds that the server waits for the client at any point
+
+
+class Mismatch(Exception):
+    """The client did something else than the file says."""
+
+
+class HungUp(Mismatch):
+    """The client hung up where the file says otherwise."""
+
+
+class Wire:
+    """The server's end of one connection: lines, TLS, and ways to end it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """Take over an accepted connection."""
+        self.socket = connection
+        self.buffer = b''
+        self.secure = False
+        self.ended = False
+        connection.settimeout(PATIENCE)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def receive(self) -> bytes:
+        """Return further octets, b'' when the client has hung up."""
+        try:
+            return self.socket.recv(65536)
+        except socket.timeout:
+            raise Mismatch('-- the client says nothing') from None
+        except OSError:  # reset, or TLS cut off: gone is gone
+            return b''
+
+    def read_line(self) -> str:
+        """Return the next line; its octets that are not UTF-8 escaped."""
+        while b'\n' not in self.buffer:
+            more = self.receive()
+            if not more:
+                raise HungUp('-- the client hangs up' + (
+                    f' after {self.buffer!r}' if self.buffer else ''))
+            self.buffer += more
+        line, self.buffer = self.buffer.split(b'\n', 1)
+        if not line.endswith(b'\r'):
+            raise Mismatch(f'C: {line!r} and a bare LF')
+        return line[:-1].decode('utf-8', 'backslashreplace')
+
+    def talks_on(self) -> bool:
+        """Return whether the client has sent more than was read."""
+        waiting = isinstance(self.socket, ssl.SSLSocket) and (
+            self.socket.pending())
+        if waiting or select.select([self.socket], [], [], 0)[0]:
+            self.buffer += self.receive()
+        return bool(self.buffer)
+
+    def start_tls(self, context: ssl.SSLContext) -> None:
+        """Do the server's part of the handshake."""
+        try:
+            self.socket = context.wrap_socket(self.socket, server_side=True)
+        except OSError as error:
+            raise HungUp(f'-- no TLS: {error}') from None
+        self.secure = True
+
+    def send(self, octets: bytes) -> None:
+        """Send all the octets; a client that is gone gets none."""
+        with contextlib.suppress(OSError):
+            self.socket.sendall(octets)
+
+    def close(self) -> None:
+        """End the connection so that everything sent still arrives."""
+        if self.ended:
+            return
+        self.ended = True
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+        self.drain()
+        self.socket.close()
+
+    def drain(self) -> Tuple[bytes, bool]:
+        """Read on until the client hangs up; return what came, and if so."""
+        octets, until = self.buffer, time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            try:
+                more = self.receive()
+            except Mismatch:
+                break
+            if not more:
+                return octets, True
+            octets += more
+        return octets, False
+
+    def reset(self) -> None:
+        """Cut the connection: the client gets ECONNRESET."""
+        self.ended = True
+        with contextlib.suppress(OSError):
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                   struct.pack('ii', 1, 0))
+        self.socket.close()

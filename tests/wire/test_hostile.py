@@ -1,0 +1,312 @@
+"""Every step of a session, every fault that a server can have there.
+
+What has to happen follows from a few rules, written down in `expected` below,
+and not from running the program. Nothing of it depends on the fault being
+noticed in one particular way: where the rules leave room for two exit codes,
+both are in the set. Cells in which the server lets the client wait are held by
+the library, all at the same time.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import io
+import time
+from typing import Any, Callable, Iterator, NamedTuple
+
+import pytest
+
+import smtp
+from support import checks, cli, hostile
+from support.checks import (
+    LATER,
+    LOGIN,
+    MESSAGE,
+    PROTOCOL,
+    RECIPIENT,
+    REFUSED,
+    SENT,
+    UNKNOWN,
+)
+from support.cli import Result
+from support.post import MAIL
+
+TIMEOUT = 5           # seconds that smtp.py waits for a reply
+SHORT_TIMEOUT = 1     # the same where the server lets it wait
+DEADLINE = 4          # seconds for a whole session, whatever happens in it
+TOGETHER = 32         # such sessions that run at the same time
+LARGE = 6_000_000     # octets of an attachment that no socket can swallow
+
+LOST = ('closed', 'cut', 'reset', 'silent', 'drip', 'line by line',
+        'half a line')
+NEXT_LOST = ('right, then closed', 'right, then reset')
+NOT_SMTP = ('wrong success', 'HTTP', 'binary', 'codes differ',
+            'endless reply', 'endless line', 'extra reply', 'extra octets',
+            'bare LF', 'bare CR')
+HARMLESS = ('control characters', 'password echoed', 'password in base64')
+NOW = ('4yz', '421')
+FOR_GOOD = ('5yz', '5yz, then silent', 'unlisted 5yz',
+            'refused in control characters', 'refused with the password')
+CHALLENGED = ('AUTH', 'user name', 'password')
+
+
+def expected(step: str, fault: str) -> set[int]:
+    """Return the exit codes that the rules allow for a fault at a step."""
+    if step == 'QUIT':
+        return {SENT}  # the 250 to the final dot has decided
+    if step == 'final dot':
+        return at_the_dot(fault)
+    if step == 'body':
+        return in_the_body(fault)
+    if step == 'TLS handshake':
+        # Octets that are not TLS are a protocol error; to a connection that
+        # ends there, both "TLS failed" and "lost before the dot" apply.
+        return {LATER, PROTOCOL} if fault in LOST else {PROTOCOL}
+    return before_the_dot(step, fault)
+
+
+def before_the_dot(step: str, fault: str) -> set[int]:
+    """Nothing is sent, unless the fault lies in the words alone."""
+    if fault in LOST + NOW:
+        return {LATER}
+    if fault in NEXT_LOST:
+        return after_the_right_reply(step)
+    if fault == 'broken TLS':
+        return {LATER, PROTOCOL}  # as in a handshake that breaks off
+    if fault == 'extra octets' and step != 'STARTTLS':
+        return {LATER, PROTOCOL}  # unasked, or a line without its end
+    if fault in NOT_SMTP:
+        return {PROTOCOL}
+    if fault in FOR_GOOD:
+        refused = LOGIN if step in CHALLENGED else (
+            RECIPIENT if 'RCPT' in step else REFUSED)
+        # Where further replies are due, their absence may count as well.
+        due = fault == '5yz, then silent' and (
+            'RCPT' in step or step == 'MAIL')
+        return {refused, LATER} if due else {refused}
+    if (step, fault) == ('password', 'password in base64'):
+        # A further challenge after the password: the login has failed, by
+        # an answer that does not belong there.
+        return {LOGIN, PROTOCOL}
+    assert fault in HARMLESS
+    return {SENT}
+
+
+def after_the_right_reply(step: str) -> set[int]:
+    """The connection is lost where the next reply is waited for."""
+    if step == 'DATA':
+        # A small message leaves in one piece, with its final dot. Whether
+        # the loss is noticed before that is a matter of luck.
+        return {LATER, UNKNOWN}
+    return {LATER, PROTOCOL} if step == 'STARTTLS' else {LATER}
+
+
+def at_the_dot(fault: str) -> set[int]:
+    """Only a reply decides; without one nobody knows."""
+    if fault in HARMLESS + ('extra reply', 'extra octets',
+                            'right, then closed'):
+        return {SENT}
+    if fault == 'right, then reset':
+        return {SENT, UNKNOWN}  # a reset may overtake the reply
+    if fault in NOW:
+        return {LATER}
+    if fault in FOR_GOOD:
+        return {REFUSED}
+    return {UNKNOWN}
+
+
+def in_the_body(fault: str) -> set[int]:
+    """Nothing is sent without the final dot.
+
+    Mostly the server hangs up after its fault, so that its words, which were
+    not asked for, may or may not be heard. In three cases it reads on: it says
+    250 or 554 in the middle of the message, which is not a reply to the final
+    dot, and the opposite at the end. A client that hears the first one too
+    late to keep the dot back cannot know.
+    """
+    if fault in ('wrong success', 'extra reply'):
+        return {PROTOCOL, UNKNOWN}
+    if fault == 'early refusal':
+        return {PROTOCOL, REFUSED, UNKNOWN}
+    if fault in FOR_GOOD:
+        return {LATER, REFUSED}
+    if fault in NOW or fault in LOST and fault not in ('half a line',
+                                                       'line by line'):
+        return {LATER}
+    return {LATER, PROTOCOL}
+
+
+def makes_sense(step: str, fault: str) -> bool:
+    """Return whether there is such a fault at this step."""
+    if step == 'connect':
+        return fault in ('closed', 'reset', 'silent')  # no reply is due yet
+    if step in ('body', 'TLS handshake') and fault in NEXT_LOST:
+        return False
+    if fault == 'password in base64':
+        return step in CHALLENGED
+    if 'password' in fault:     # which the server has not heard before
+        return hostile.STEPS.index(step) >= hostile.STEPS.index('AUTH')
+    if fault == 'early refusal':
+        return step == 'body'
+    if fault == 'broken TLS':
+        return hostile.STEPS.index(step) > hostile.STEPS.index('TLS handshake')
+    return True
+
+
+class Cell(NamedTuple):
+    """A step, what goes wrong there, and whether to pipeline."""
+
+    step: str
+    fault: str
+    pipelining: bool = True
+
+    def __str__(self) -> str:
+        """Name the test."""
+        how = '' if self.pipelining else ', one by one'
+        return f'{self.step}, {self.fault}{how}'
+
+    def takes_time(self) -> bool:
+        """Return whether the server lets the client wait."""
+        return self.fault in ('silent', 'drip', 'line by line',
+                              '5yz, then silent', 'extra octets') or (
+            self.step == 'body' and 'endless' in self.fault)
+
+
+CELLS = [Cell(step, fault, pipelining)
+         for step in hostile.STEPS for fault in hostile.FAULTS
+         for pipelining in ([True, False] if step in hostile.ENVELOPE_ON
+                            else [True]) if makes_sense(step, fault)]
+
+
+class Outcome(NamedTuple):
+    """How a session ended, on both sides."""
+
+    server: hostile.Hostile
+    result: Result
+    took: float
+
+
+@pytest.fixture(scope='module')
+def large(tmp_path_factory: Any) -> str:
+    """A file that takes a while to send."""
+    path = tmp_path_factory.mktemp('large') / 'large.bin'
+    with open(path, 'wb') as file:
+        file.truncate(LARGE)
+    return str(path)
+
+
+def arguments(server: hostile.Hostile, ca_file: str, large: str,
+              timeout: int = TIMEOUT) -> list[str]:
+    """Return what smtp.py is called with."""
+    attached = ['--attach', large] if server.step == 'body' else []
+    return [*cli.reach(server.port, ca_file, timeout), '--verbose',
+            '--from', hostile.USER, '--to', ', '.join(hostile.RECIPIENTS),
+            '--subject', 'Greetings', '--body', 'Hello!', *attached]
+
+
+def outcome_of(cell: Cell, context: Any,
+               run: Callable[[hostile.Hostile], Result]) -> Outcome:
+    """Let `run` hold a session with a server that does as the cell says."""
+    with hostile.serving(*cell[:2], context, cell.pipelining) as server:
+        begun = time.monotonic()
+        result = run(server)
+        took = time.monotonic() - begun
+    return Outcome(server, result, took)
+
+
+@pytest.mark.parametrize(
+    'cell', [cell for cell in CELLS if not cell.takes_time()], ids=str)
+def test_at_once(cell: Cell, call: Any, ca_file: str, server_context: Any,
+                 large: str) -> None:
+    """One step, one fault: the verdict, the time, the secrets."""
+    check(cell, outcome_of(cell, server_context, lambda server: call(
+        *arguments(server, ca_file, large), password=hostile.PASSWORD)))
+
+
+@pytest.mark.parametrize(
+    'cell', [cell for cell in CELLS if cell.takes_time()], ids=str)
+def test_in_time(cell: Cell, outcomes: dict[Cell, Any]) -> None:
+    """The same where the server lets the client wait."""
+    check(cell, outcomes[cell].result())
+
+
+@pytest.fixture(scope='module')
+def outcomes(ca_file: str, server_context: Any, large: str
+             ) -> Iterator[dict[Cell, Any]]:
+    """The outcomes of all cells that take time, waited for together."""
+    def send(server: hostile.Hostile) -> Result:
+        """Use the library, as a program with threads does."""
+        shown = io.StringIO()
+        try:
+            smtp.smtp_send(
+                hostile.PASSWORD,
+                {'From': hostile.USER, 'To': list(hostile.RECIPIENTS),
+                 'Subject': 'Greetings'}, 'Hello!',
+                attachments=[large] if server.step == 'body' else [],
+                server='localhost', port=server.port, ca_file=ca_file,
+                timeout=SHORT_TIMEOUT, transcript=smtp.Transcript(shown))
+        except smtp.SMTPException as error:
+            verdict = 'May have been' if isinstance(
+                error, smtp.SMTPDeliveryUnknown) else 'Not'
+            return Result(error.exit_code, b'', shown.getvalue()
+                          + f'smtp.py: {verdict} sent: {error}')
+        return Result(0, b'Sent to all', shown.getvalue())
+
+    with concurrent.futures.ThreadPoolExecutor(TOGETHER) as pool:
+        yield {cell: pool.submit(outcome_of, cell, server_context, send)
+               for cell in CELLS if cell.takes_time()}
+
+
+@pytest.mark.parametrize('cell', [
+    Cell('greeting', 'control characters'), Cell('STARTTLS', 'extra reply'),
+    Cell('password', 'password echoed'), Cell('password', 'drip'),
+    Cell('middle RCPT', '5yz'), Cell('final dot', 'reset'),
+    Cell('QUIT', 'silent'),
+], ids=str)
+def test_process(cell: Cell, run: Any, ca_file: str, server_context: Any,
+                 large: str) -> None:
+    """Some of them with the program as a process, as it is used."""
+    check(cell, outcome_of(cell, server_context, lambda server: run(
+        *arguments(server, ca_file, large, SHORT_TIMEOUT), timeout=15,
+        password=hostile.PASSWORD)))
+
+
+def check(cell: Cell, outcome: Outcome) -> None:
+    """Compare the outcome with the rules, and with what the server has."""
+    server, result, took = outcome
+    assert server.reached, \
+        'the session did not come to this step:\n' + result.err
+    assert result.code in expected(cell.step, cell.fault), result.err
+    checks.ended_well(result)
+    refused = cell.step == 'final dot' and cell.fault in NOW + FOR_GOOD
+    if result.code == SENT:
+        assert server.complete and server.accepted
+        text, dot, _ = server.message.partition(b'\r\n.\r\n')
+        assert text.startswith(b'From: ') and dot
+        assert server.lines.count('DATA') == 1
+    elif result.code == UNKNOWN:
+        assert not refused
+    else:
+        assert not server.complete or refused
+    assert not server.strange
+    checks.hidden([server.clear.decode()], hostile.PASSWORD)
+    assert took < DEADLINE
+
+
+def test_expectations_cover_everything() -> None:
+    """Each fault has its place in the rules."""
+    known = LOST + NEXT_LOST + NOT_SMTP + HARMLESS + NOW + FOR_GOOD
+    assert set(hostile.FAULTS) == {*known, 'broken TLS', 'early refusal'}
+    assert len(CELLS) > 400
+
+
+def test_a_refusal_in_the_body_is_heard_though_the_server_stops_reading(
+        call: Any, server_context: Any, large: str) -> None:
+    """552 and silence: too large, and not "try again later"."""
+    fault = hostile.then(hostile.saying(b'552 5.3.4 too big\r\n'),
+                         hostile.SILENT)
+    with hostile.serving('body', fault, server_context) as server:
+        result = call(*cli.reach(server.port, timeout=20), '--tls', 'none',
+                      *MAIL, '--attach', large)
+        server.over.set()
+    checks.check(result, MESSAGE, '552 5.3.4 too big')

@@ -1,0 +1,285 @@
+"""Whatever octets a server sends, what smtp.py makes of them is true.
+
+The judge is `judge`, a second reading of the grammar (RFC 5321, section 4.2)
+that shares nothing with smtp.py: it looks at all octets at once, where smtp.py
+reads them as they come. It is asked about the greeting, where a yes leads to
+EHLO, and about the reply to the final dot, which decides whether the message
+was sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import string
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from support import checks, cli, dialogue, hostile
+from support.checks import LATER, PROTOCOL, REFUSED, SENT, UNKNOWN
+from support.post import MAIL
+
+LIMIT_OF_LINE, LIMIT_OF_REPLY = 8192, 65536
+MANY = settings(max_examples=200)
+
+
+@pytest.fixture
+def answer(call: Any, server_context: Any) -> Any:
+    """A function that lets smtp.py meet a server that says these segments."""
+    def answer(*segments: bytes, step: str = 'greeting') -> cli.Result:
+        def say(server: hostile.Hostile, wire: Any, right: bytes) -> None:
+            for segment in segments:
+                wire.send(segment)
+            raise hostile.Over
+        with hostile.serving(step, say, server_context) as server:
+            result: cli.Result = call(*cli.reach(server.port, timeout=5),
+                                      '--tls', 'none', '-v', *MAIL)
+        checks.ended_well(result)
+        return result
+    return answer
+
+
+class Verdict(NamedTuple):
+    """What the grammar makes of the first reply."""
+
+    kind: str               # 'reply', 'not SMTP', 'cut off'
+    code: int = 0           # of the last line
+    texts: tuple[str, ...] = ()
+    yes: bool = False       # one of its lines says yes
+    rest: bytes = b''       # what follows it
+    mixed: bool = False     # its lines carry more than one code
+
+
+def judge(octets: bytes) -> Verdict:
+    """Return what the grammar makes of the first reply in these octets."""
+    codes: list[bytes] = []
+    texts: list[str] = []
+    size = 0
+    while True:
+        line, newline, octets = octets.partition(b'\n')
+        if len(line) + len(newline) > LIMIT_OF_LINE:
+            return Verdict('not SMTP')
+        if not newline:
+            return Verdict('cut off', mixed=len(set(codes)) > 1)
+        size += len(line) + 1
+        whole = re.fullmatch(rb'([2-5][0-9]{2})(?:([ -])([^\r\n]*))?\r', line)
+        if not whole or size > LIMIT_OF_REPLY:
+            return Verdict('not SMTP')
+        codes.append(whole[1])
+        texts.append(line[:-1].decode('utf-8', 'backslashreplace'))
+        if whole[2] != b'-':
+            break
+    mixed = len(set(codes)) > 1
+    if mixed and whole[1][:1] not in b'45':
+        return Verdict('not SMTP', yes=True)
+    return Verdict('reply', int(whole[1]), tuple(texts),
+                   any(code[:1] == b'2' for code in codes), octets, mixed)
+
+
+def codes_for_a_greeting(verdict: Verdict) -> set[int]:
+    """Return the exit codes that fit a greeting."""
+    if verdict.kind == 'cut off':
+        return {LATER, PROTOCOL} if verdict.mixed else {LATER}
+    if verdict.kind == 'not SMTP' or 220 != verdict.code < 400:
+        return {PROTOCOL}
+    if verdict.code >= 400:
+        return codes_for_a_refusal(verdict)
+    # What follows a 220 unasked is an error, and may be more than that.
+    unasked = judge(verdict.rest)
+    return {LATER} if not verdict.rest else {PROTOCOL} | (
+        {LATER} if unasked.kind == 'cut off' else
+        codes_for_a_refusal(unasked) if unasked.code >= 400 else set())
+
+
+def codes_for_a_refusal(verdict: Verdict) -> set[int]:
+    """Return the exit codes that fit a refusal that is not of a recipient."""
+    if verdict.code < 500:
+        return {LATER}
+    login = verdict.code in (530, 534, 535, 538) or any(
+        re.match(r'5..[ -]5\.7\.', text) for text in verdict.texts)
+    return {checks.LOGIN} if login else {
+        REFUSED, *[checks.MESSAGE] * (verdict.code == 552)}
+
+
+def codes_for_the_dot(verdict: Verdict) -> set[int]:
+    """Return the exit codes that fit the reply to the final dot."""
+    if verdict.kind != 'reply' or verdict.yes and verdict.code != 250:
+        return {UNKNOWN}
+    if verdict.code < 400:
+        return {SENT} if verdict.code == 250 else {UNKNOWN}
+    return codes_for_a_refusal(verdict)
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> bytes:
+    """Something like a line of a reply: right, or wrong in one place."""
+    code = draw(st.sampled_from([
+        b'250', b'250', b'220', b'354', b'421', b'550', b'571', b'535', b'199',
+        b'260', b'25', b'2500', b'\xb2\xb5\xb0', b'', b' 250', b'+25', b'999',
+        '２５０'.encode()]))
+    separator = draw(st.sampled_from([b' ', b' ', b'-', b'-', b'', b'\t',
+                                      b'_', b'\xa0']))
+    text = draw(st.one_of(
+        st.sampled_from([b'', b'ok', b'2.0.0 Ok', b'5.7.1 no', b'a\rb',
+                         b'a\0b', b'\xff']),
+        st.text(string.printable, max_size=20).map(str.encode),
+        st.binary(max_size=20)))
+    end = draw(st.sampled_from([b'\r\n'] * 6 + [b'\n', b'\r', b'', b'\r\r\n']))
+    return code + separator + text + end
+
+
+streams = st.one_of(st.lists(lines(), max_size=6).map(b''.join),
+                    st.binary(max_size=60))
+
+
+@MANY
+@given(streams)
+@example(b'250-a\r\n220 b\r\n')
+@example(b'220-a\r\n521 5.7.1 b\r\n')
+@example(b'550-a\r\n220 b\r\n')
+@example(b'220\r\n220 b\r\n')
+@example(b'220 a\n')
+@example(b'220 a\r')
+@example(b'220 a\rb\r\n')
+@example(b'220 a\r\r\n')
+@example(b'220 a\r\n2')
+@example(b'220 ' + b'x' * 9000)
+@example(b'999 a\r\n')
+@example(b'571 a\r\n')
+def test_any_greeting(answer: Any, octets: bytes) -> None:
+    """EHLO after 220 alone; a refusal, a loss or an error as it is one."""
+    result = answer(octets)
+    verdict = judge(octets)
+    assert result.code in codes_for_a_greeting(verdict), result.err
+    if verdict.code != 220 or verdict.rest:
+        assert 'C: EHLO' not in result.err
+    if verdict.kind == 'reply':
+        shown = [line[3:] for line in result.lines if line.startswith('S:')]
+        assert len(shown) >= len(verdict.texts)
+        for line, text in zip(shown, verdict.texts):
+            if text.isascii() and text.isprintable() and '  ' not in text:
+                assert line == text
+
+
+@MANY
+@given(streams, st.lists(st.integers(1, 7), max_size=12))
+@example(b'250 a\r\n', [])
+@example(b'250 a\r\n250 b\r\n', [])
+@example(b'250-a\r\n554 b\r\n', [])
+@example(b'554-a\r\n250 b\r\n', [])
+@example(b'550-a\r\n554 b\r\n', [])
+@example(b'354 a\r\n', [])
+@example(b'251 a\r\n', [1])
+@example(b'2500 a\r\n', [])
+@example(b'250 a\n', [2])
+@example(b'552 5.3.4 a\r\n', [3])
+def test_any_reply_to_the_dot(answer: Any, octets: bytes, sizes: list[int]
+                              ) -> None:
+    """Sent after 250 alone, and not sent after a refusal alone.
+
+    Where TCP cuts the stream makes no difference.
+    """
+    segments = []
+    rest = octets
+    for size in sizes:
+        segments.append(rest[:size])
+        rest = rest[size:]
+    result = answer(*segments, rest, step='final dot')
+    assert result.code in codes_for_the_dot(judge(octets)), result.err
+
+
+@MANY
+@given(st.integers(4, 5), st.integers(0, 9), st.integers(0, 9),
+       st.lists(st.text(st.characters(
+           min_codepoint=0x20, blacklist_categories=['Cs', 'Cc', 'Cf', 'Zl',
+                                                     'Zp', 'Zs', 'Cn', 'Co'])),
+           min_size=1, max_size=5))
+def test_right_refusals(answer: Any, first: int, second: int,
+                        third: int, texts: list[str]) -> None:
+    """Every refusal by the grammar is quoted as it was, also in UTF-8."""
+    code = f'{first}{second}{third}'
+    said = [f'{code}{" " if number == len(texts) else "-"}{text}'
+            for number, text in enumerate(texts, 1)]
+    result = answer(''.join(
+        f'{line}\r\n' for line in said).encode())
+    assert result.code in codes_for_a_refusal(judge(''.join(
+        f'{line}\r\n' for line in said).encode()))
+    if len(''.join(said)) < 400:
+        for line in said:
+            assert line.rstrip() in result.said
+
+
+@pytest.mark.parametrize('octets, fits', [
+    (b'220 ' + b'x' * (LIMIT_OF_LINE - 6) + b'\r\n', True),
+    (b'220 ' + b'x' * (LIMIT_OF_LINE - 2) + b'\r\n', False),
+    (b'220 ' + b'x' * LIMIT_OF_LINE, False),
+    ((b'220-' + b'x' * 4000 + b'\r\n') * 16 + b'220 \r\n', True),
+    ((b'220-' + b'x' * 4000 + b'\r\n') * 17 + b'220 \r\n', False),
+    (b'220-\r\n' * 900 + b'220 \r\n', True),
+], ids=['line', 'long line', 'endless line', 'reply', 'long reply', 'lines'])
+def test_limits(answer: Any, octets: bytes, fits: bool
+                ) -> None:
+    """What is within the limits is read, and what is beyond is not."""
+    result = answer(octets)
+    assert result.code == (LATER if fits else PROTOCOL), result.err
+    assert ('EHLO' in result.said) == fits
+    assert len(result.said) < 2000
+
+
+def test_an_endless_reply_is_not_kept(call: Any, server_context: Any) -> None:
+    """No more is read from the server than the limits allow."""
+    sent = [0]
+
+    def pour(server: hostile.Hostile, wire: Any, right: bytes) -> None:
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        with contextlib.suppress(OSError):
+            while sent[0] < 100_000_000:
+                sent[0] += wire.socket.send(b'220-x\r\n' * 100)
+        raise hostile.Over
+    with hostile.serving('greeting', pour, server_context) as server:
+        checks.check(call(*cli.reach(server.port), *MAIL, '--tls', 'none'),
+                     PROTOCOL)
+    assert sent[0] < 10_000_000     # of which the system held the most
+
+
+# ---------------------------------------------------- the extensions of EHLO
+
+
+def opening(offered: str, then: str) -> str:
+    """Return a session up to the first command after EHLO."""
+    return (dialogue.GREETING + 'C: EHLO <name>\nS: 250-mail.example.com\n'
+            f'S: 250-{offered}\nS: 250 HELP\n' + then)
+
+
+@pytest.mark.parametrize('offered', [
+    'STARTTLS', 'starttls', 'StartTLS', 'STARTTLS ', 'STARTTLS required'])
+def test_a_keyword_in_any_case(play: Any, offered: str) -> None:
+    """The first word of the line is the keyword."""
+    result, _ = play(opening(offered, 'C: STARTTLS\nS: 454 4.7.0 Not now\n'
+                             + dialogue.QUIT))
+    checks.check(result, LATER, '454 4.7.0')
+
+
+@pytest.mark.parametrize('offered', [
+    'XSTARTTLS', 'STARTTLS2', 'HELP STARTTLS', 'STARTTLS-NOT', ' STARTTLS',
+    '\u017fTARTTLS', 'START TLS', 'STARTTL\u017f', '', 'STARTTLS\\x00'])
+def test_what_is_not_a_keyword(play: Any, offered: str) -> None:
+    """Half of it, more than it, or letters that only look like it."""
+    result, _ = play(opening(offered, dialogue.QUIT))
+    checks.check(result, REFUSED, 'STARTTLS')
+
+
+@pytest.mark.parametrize('offered, announced', [
+    ('SIZE', True), ('size 0', True), ('XSIZE', False), ('SIZES 1', False),
+    ('SIZE lots', True), ('SIZE ' + '9' * 30, True)])
+def test_size(play: Any, offered: str, announced: bool) -> None:
+    """MAIL announces the octets of the message if the server wants it."""
+    parameter = ' SIZE=<size>' * announced
+    result, _ = play(opening(
+        offered, f'C: MAIL FROM:<alice@example.com>{parameter}\n'
+        'S: 421 4.3.2 Shutting down\n-- closes\n'), '--tls', 'none')
+    checks.check(result, LATER, '421 4.3.2')

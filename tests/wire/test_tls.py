@@ -1,0 +1,330 @@
+"""TLS: whom smtp.py believes, and what it says when it does not.
+
+A certificate that does not prove the server's name ends the session with 76,
+before anything secret was sent, with OpenSSL's reason and what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import socket
+import ssl
+import time
+import warnings
+from typing import Any, Callable
+
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from support import certificates, checks, cli, dialogue, hostile
+from support.certificates import context_in, context_of, named, self_made
+from support.checks import FILE, LATER, LOGIN, PROTOCOL, REFUSED
+from support.post import MAIL
+
+STARTTLS = dialogue.GREETING + dialogue.EHLO + dialogue.TLS
+REFUSED_LOGIN = ('C: EHLO <name>\nS: 250-mail.example.com\n'
+                 'S: 250 AUTH PLAIN\nC: AUTH PLAIN ********\n'
+                 'S: 535 5.7.8 No\n' + dialogue.QUIT)
+SESSION = STARTTLS + REFUSED_LOGIN
+IMPLICIT = '-- TLS begins\n' + dialogue.GREETING + REFUSED_LOGIN
+
+
+def at(folder: pathlib.Path, *names: Any, **more: Any) -> ssl.SSLContext:
+    """Return the server's side for a certificate made by hand."""
+    self_made(folder, *names, **more)
+    return context_in(folder)
+
+
+def weak(folder: pathlib.Path, authority: trustme.CA) -> ssl.SSLContext:
+    """Return the server's side for a key of 1024 bits."""
+    return at(folder, named('localhost'), 'localhost',
+              authority=certificates.parts_of(authority),
+              key=rsa.generate_private_key(65537, 1024))
+
+
+# name: the server's name, how to make it, whose turn it is, and words
+BAD: dict[str, tuple[str, Callable[..., ssl.SSLContext], str, list[str]]] = {
+    'self-signed': (
+        'localhost', lambda folder, authority: at(
+            folder, named('localhost', 'localhost'), 'localhost'),
+        '', ['self.signed', '--ca-file']),
+    'unknown authority': (
+        'localhost', lambda folder, authority: context_of(
+            trustme.CA().issue_cert('localhost')),
+        '', ['issuer|authority', '--ca-file', 'intercept']),
+    'expired': (
+        'localhost', lambda folder, authority: context_of(
+            authority.issue_cert('localhost', not_before=certificates.PAST[0],
+                                 not_after=certificates.PAST[1])),
+        '', ['expired']),
+    'not yet valid': (
+        'localhost', lambda folder, authority: context_of(
+            authority.issue_cert(
+                'localhost', not_before=certificates.FUTURE[0],
+                not_after=certificates.FUTURE[1])),
+        '', ['not yet valid', 'clock|date']),
+    'wrong host': (
+        'localhost', lambda folder, authority: context_of(
+            authority.issue_cert('mail.example.org')),
+        'You', ['not valid for .?localhost', '--server']),
+    'part of the name': (
+        'localhost', lambda folder, authority: context_of(
+            authority.issue_cert('localhost.example.org', 'host', 'localhos')),
+        'You', ['not valid for .?localhost']),
+    'name only in the CN': (
+        'localhost', lambda folder, authority: at(
+            folder, named('localhost'),
+            authority=certificates.parts_of(authority)),
+        'You', ['not valid for .?localhost']),
+    'address without its SAN': (
+        '127.0.0.1', lambda folder, authority: context_of(
+            authority.issue_cert('localhost')),
+        'You', ['not valid for .?127.0.0.1']),
+    'address as a name': (
+        '127.0.0.1', lambda folder, authority: context_of(
+            authority.issue_cert('127.0.0.1.', '*.0.0.1')),
+        'You', ['not valid for .?127.0.0.1']),
+    'weak key': ('localhost', weak, 'Your administrator',
+                 ['key too weak|too small']),
+}
+
+
+@pytest.mark.parametrize('implicit', [False, True],
+                         ids=['starttls', 'implicit'])
+@pytest.mark.parametrize('kind', BAD)
+def test_certificate_refused(
+        kind: str, implicit: bool, authority: trustme.CA,
+        tmp_path: pathlib.Path, play: Any) -> None:
+    """Exit 76, nothing is sent under it, and the reason is explained."""
+    server, make, who, words = BAD[kind]
+    result, player = play(
+        IMPLICIT if implicit else SESSION, '-v', '--server', server,
+        context=make(tmp_path, authority), as_written=False)
+    checks.check(result, PROTOCOL, 'certificate', *words, who=who)
+    assert player.mismatch.startswith('-- '), player.difference()
+    assert not player.secrets
+
+
+def test_an_expired_authority(tmp_path: pathlib.Path, play: Any) -> None:
+    """The certificate is valid; what has expired is the authority's."""
+    authority = self_made(tmp_path, named('Old authority'), ca=True,
+                          valid=certificates.PAST)
+    ca_file = tmp_path / 'ca.pem'
+    ca_file.write_bytes(authority[0].public_bytes(serialization.Encoding.PEM))
+    result, player = play(
+        SESSION, '--ca-file', str(ca_file), as_written=False, context=at(
+            tmp_path, named('localhost'), 'localhost', authority=authority))
+    checks.check(result, PROTOCOL, 'expired', absent='certificate of localhost'
+                 ' has expired')
+    assert not player.secrets
+
+
+def test_a_certificate_for_a_directory_name(
+        authority: trustme.CA, tmp_path: pathlib.Path, play: Any) -> None:
+    """Names of other kinds in a certificate are not a reason to fail."""
+    context = at(tmp_path, named('x'), 'localhost',
+                 x509.DirectoryName(named('x')),
+                 authority=certificates.parts_of(authority))
+    result, _ = play(STARTTLS + 'C: EHLO <name>\nS: 250-mail.example.com\n'
+                     'S: 250 HELP\n' + dialogue.QUIT, context=context)
+    checks.check(result, REFUSED)       # no AUTH: that far it came
+
+
+@pytest.mark.parametrize('name, alternative', [
+    ('a\x1b[2J\x07\x08', 'b'), ('a\u202egnp', 'b'),
+    ('a\nSent to bob@example.org: 250 Ok', 'b'), ('a\0b', 'b'),
+    ('a', 'b\x1b[1m'), ('a', 'b\nSent to c'), ('a', 'b\0c')], ids=ascii)
+def test_certificate_of_hostile_words(
+        name: str, alternative: str, tmp_path: pathlib.Path, play: Any
+        ) -> None:
+    """A certificate is the server's word as well, and shown escaped."""
+    result, player = play(SESSION, '-v', as_written=False, context=at(
+        tmp_path, named(name, name), 'host', alternative))
+    checks.check(result, PROTOCOL)
+    assert not player.secrets
+
+
+@pytest.mark.parametrize('server, names', [
+    ('localhost', ['localhost']), ('LocalHost', ['localhost']),
+    ('127.0.0.1', ['127.0.0.1']),
+    ('localhost', ['other.example', 'localhost']),
+])
+@pytest.mark.parametrize('version', [ssl.TLSVersion.TLSv1_2,
+                                     ssl.TLSVersion.TLSv1_3])
+def test_certificate_accepted(
+        server: str, names: list[str], version: ssl.TLSVersion,
+        authority: trustme.CA, play: Any) -> None:
+    """The counter-test: what is right is accepted, and the login goes on."""
+    context = context_of(authority.issue_cert(*names))
+    context.minimum_version = context.maximum_version = version
+    result, player = play(SESSION, '--server', server, context=context)
+    checks.check(result, LOGIN)
+    assert player.secrets == [dialogue.PASSWORD.encode()]
+
+
+@pytest.mark.parametrize('version', ['TLSv1', 'TLSv1_1'])
+def test_old_tls(version: str, authority: trustme.CA, play: Any) -> None:
+    """TLS 1.0 and 1.1 protect nothing any more (RFC 8996)."""
+    context = context_of(authority.issue_cert('localhost'))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', DeprecationWarning)
+        context.set_ciphers('ALL:@SECLEVEL=0')
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion[version]
+    result, player = play(SESSION, context=context, as_written=False)
+    checks.check(result, PROTOCOL, 'TLS 1.2|(?i:version)')
+    assert not player.secrets
+
+
+def test_a_small_group(authority: trustme.CA, play: Any,
+                       tmp_path: pathlib.Path) -> None:
+    """Diffie-Hellman with 1024 bits: refused, for OpenSSL's own reason."""
+    key = tmp_path / 'rsa.pem'
+    self_made(tmp_path, named('localhost'), 'localhost',
+              authority=certificates.parts_of(authority),
+              key=rsa.generate_private_key(65537, 2048))
+    context = context_in(tmp_path)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers('DHE-RSA-AES128-GCM-SHA256:@SECLEVEL=0')
+    key.write_text(SMALL_GROUP)
+    context.load_dh_params(str(key))
+    result, player = play(SESSION, context=context, as_written=False)
+    checks.check(result, PROTOCOL, '(?i:dh.key.too.small)',
+                 who='Your administrator')
+    assert not player.secrets
+
+
+SMALL_GROUP = """\
+-----BEGIN DH PARAMETERS-----
+MIGHAoGBAP//////////yQ/aoiFowjTExmKLgNwc0SkCTgiKZ8x0Agu+pjsTmyJR
+Sgh5jjQE3e+VGbPNOkMbMCsKbfJfFDdP4TVtbVHCReSFtXZiXn7G9ExC6aY37WsL
+/1y29Aa37e44a/taiZ+lrp8kEXxLH+ZJKGZR7OZTgf//////////AgEC
+-----END DH PARAMETERS-----
+"""
+
+
+def test_tls_where_the_server_speaks_in_clear(play: Any) -> None:
+    """--tls implicit on the port of STARTTLS: "wrong version number"."""
+    result, _ = play(dialogue.GREETING, '--tls', 'implicit', as_written=False)
+    checks.check(result, PROTOCOL, '--tls starttls', who='You')
+
+
+def test_starttls_where_the_server_wants_tls(call: Any) -> None:
+    """STARTTLS on port 465: both sides wait for each other in silence."""
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        result = call(*cli.reach(listener.getsockname()[1], timeout=0.2),
+                      *MAIL, password=dialogue.PASSWORD)
+    checks.check(result, LATER, '--tls implicit', who='You')
+
+
+# --------------------------------------------------------------- by the octet
+
+
+def first_flight(connection: socket.socket,
+                 context: ssl.SSLContext) -> bytes:
+    """Read the client's hello; return what a real server would answer."""
+    connection.sendall(b'220 Go ahead\r\n')
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(incoming, outgoing, server_side=True)
+    while not outgoing.pending:
+        incoming.write(connection.recv(65536))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            server.do_handshake()
+    return outgoing.read()
+
+
+@pytest.fixture
+def meet(call: Any, ca_file: str, server_context: ssl.SSLContext) -> Any:
+    """A function that lets smtp.py meet this answer to its STARTTLS."""
+    def meet(handshake: Callable[[Any], None], timeout: float
+             ) -> tuple[cli.Result, float]:
+        def fault(server: hostile.Hostile, wire: Any, right: bytes) -> None:
+            with contextlib.suppress(OSError):
+                handshake(wire.socket)
+            raise hostile.Over
+        with hostile.serving('STARTTLS', fault, server_context) as server:
+            begun = time.monotonic()
+            result = call(*cli.reach(server.port, ca_file, timeout), *MAIL,
+                          password=dialogue.PASSWORD)
+            return result, time.monotonic() - begun
+    return meet
+
+
+@pytest.mark.parametrize('how', ['stalls', 'is cut', 'drips'])
+def test_handshake_breaks_off(how: str, meet: Any,
+                              server_context: ssl.SSLContext) -> None:
+    """A real handshake that stops half-way, or goes on forever.
+
+    Each octet of it is right, so only a deadline for all of it helps.
+    """
+    def handshake(connection: socket.socket) -> None:
+        octets = first_flight(connection, server_context)
+        connection.sendall(octets[:200])
+        if how == 'stalls':
+            connection.recv(65536)
+        for octet in octets[200:] if how == 'drips' else b'':
+            connection.sendall(bytes([octet]))
+            time.sleep(0.02)
+    result, took = meet(handshake, timeout=0.5)
+    assert result.code in (LATER, PROTOCOL)
+    checks.check(result, result.code, 'TLS')
+    assert took < 3
+
+
+@pytest.mark.parametrize('injected', [
+    b'250-mail.example.com\r\n250 AUTH LOGIN PLAIN\r\n', b'250 Ok\r\n',
+    b'554 5.0.0 No\r\n', b'421 4.0.0 Shutting down\r\n', b'2', b'250 Ok\r',
+    b'\0', b'\n', b'\x16\x03\x03\x00\x40',
+], ids=repr)
+@pytest.mark.parametrize('pause', [False, True],
+                         ids=['same segment', 'later segment'])
+def test_plaintext_after_the_220(injected: bytes, pause: bool, meet: Any
+                                 ) -> None:
+    """Whatever follows the 220 in clear may be an attacker's word."""
+    def handshake(connection: socket.socket) -> None:
+        go_ahead = b'220 2.0.0 Go ahead\r\n'
+        if pause:
+            connection.sendall(go_ahead)
+            connection.recv(65536)  # the hello of TLS
+            go_ahead = b''
+        connection.sendall(go_ahead + injected)
+    result, took = meet(handshake, timeout=2)
+    short = pause and len(injected) <= 5   # half a TLS record, then the end
+    assert result.code in ((PROTOCOL, LATER) if short else (PROTOCOL,))
+    checks.ended_well(result)
+    assert took < 1.5   # there is nothing to wait for
+
+
+# -------------------------------------------------------------- the authority
+
+
+def test_key_log_is_not_written(tmp_path: pathlib.Path, play: Any) -> None:
+    """SSLKEYLOGFILE would let whoever set it read the password."""
+    log = tmp_path / 'keys.log'
+    result, _ = play(SESSION, env={'SSLKEYLOGFILE': str(log)})
+    checks.check(result, LOGIN)
+    assert not log.exists()
+
+
+def test_system_authorities_are_the_default(
+        call: Any, server_context: ssl.SSLContext) -> None:
+    """Without --ca-file the authority of these tests is not trusted."""
+    with dialogue.playing(SESSION, server_context) as player:
+        result = call(*cli.reach(player.port), *MAIL,
+                      password=dialogue.PASSWORD)
+    checks.check(result, PROTOCOL, '--ca-file')
+    assert not player.secrets
+
+
+@pytest.mark.parametrize('content', [None, b'', b'no certificate', b'\xff'])
+def test_ca_file_of_no_use(content: bytes | None, folder: pathlib.Path,
+                           call: Any) -> None:
+    """A --ca-file that cannot be read is named before anything is sent."""
+    if content is not None:
+        (folder / 'ca.pem').write_bytes(content)
+    result = call(*cli.reach(1, 'ca.pem'), *MAIL, password=dialogue.PASSWORD)
+    checks.check(result, FILE, 'ca.pem')
