@@ -1095,7 +1095,8 @@ def log_in(connection: Connection, user: str, password: str,
     """Prove who we are.
 
     The server's list names the mechanisms that it accepts (RFC 4954 section
-    3). One of them is tried, once.
+    3). One of them is tried, once. What follows is base64, which is not
+    encryption: only TLS protects it.
 
     C: AUTH LOGIN YWxpY2VAZXhhbXBsZS5jb20=
     S: 334 UGFzc3dvcmQ6

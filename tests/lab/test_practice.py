@@ -55,7 +55,7 @@ def test_the_demonstration():
     ('--drop-after-dot', 'it arrived, but smtp.py cannot know that.'),
     ('-- --to a@example.org --to b@example.org', 'a message arrived, as'),
     ('-- --auth xoauth2', 'a message arrived, as reported.'),
-    (f'-- --message {ROOT}/tests/messages/finished/dots.eml', 'a message arr'),
+    (f'-- --message {ROOT}/tests/messages/finished/thunderbird.eml', 'a message arr'),
     ('-- -n', 'nothing arrived, as reported.'),
     ('-- --check', 'nothing arrived, as reported.'),
     ('-- --no-such-option', 'nothing arrived, as reported.'),
