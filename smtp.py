@@ -48,9 +48,10 @@ function, defined below, that does it.
     S: 250 2.0.0 OK, queued                                 this decides: sent
     S: 221 2.0.0 Service closing transmission channel       say_goodbye
 
-The same story as code is deliver(), in section 8. Every name is defined above
-the place where it is used, so the story comes after the things that it is
-made of. If you only want the protocol, read sections 2 to 8 and stop there.
+The same story as code is open_session() and deliver(), in section 8. Every
+name is defined above the place where it is used, so the story comes after the
+things that it is made of. If you only want the protocol, read sections 2 to 8
+and stop there.
 
 Contents:
 
@@ -72,7 +73,7 @@ Contents:
 Each of these words means one thing only:
 
     session       all that happens on one connection
-    command       a line that the client sends              EHLO [192.0.2.7]
+    command       a line by which the client asks for something      NOOP
     reply         the server's answer; begins with a reply code     250 OK
     extension     something that the reply to EHLO offers         PIPELINING
     envelope      the commands MAIL and RCPT: who sends, and to whom
@@ -100,7 +101,7 @@ from __future__ import annotations
 
 import argparse
 import binascii
-import collections
+import collections.abc
 import contextlib
 import datetime
 import io
@@ -128,7 +129,7 @@ if TYPE_CHECKING:
 #
 # SMTP is a protocol of lines. Every number that it fixes has its name here:
 # the reply codes that we wait for, the length limits, and how long we wait.
-# The exit codes tell a shell script how the attempt ended; their numbers are
+# The exit codes tell a shell script how the attempt ended; most numbers are
 # those of sysexits.h, which mail programs have always used.
 # ---------------------------------------------------------------------------
 
@@ -185,7 +186,7 @@ EXIT_OK = 0
 EXIT_USAGE = 64                 # the command line
 EXIT_BAD_MESSAGE = 65           # an address, a header field, the size
 EXIT_FILE = 66                  # a file that cannot be read, or written
-EXIT_NO_RECIPIENT = 67          # a recipient was refused permanently
+EXIT_NO_RECIPIENT = 67          # no such recipient
 EXIT_NO_HOST = 68               # no host of that name
 EXIT_UNAVAILABLE = 69           # refused permanently, or not offered
 EXIT_BUG = 70                   # our fault
@@ -211,8 +212,8 @@ EXIT_INTERRUPTED = 130
 # Receipt. It was not sent: there is an error, whose class says what to do. Or
 # nobody can know: the final dot was sent but no valid reply came back, so the
 # server may have accepted the mail, and only its 250 was lost. Only this case
-# raises SMTPDeliveryUnknown. Errors have the names that smtplib gives them;
-# it says "response" where the RFCs, and the rest of this file, say "reply".
+# raises SMTPDeliveryUnknown. Errors that smtplib has, too, have its names; it
+# says "response" where the RFCs, and the rest of this file, say "reply".
 # ---------------------------------------------------------------------------
 
 # Three digits, then a hyphen or a space and text, or nothing.
@@ -273,7 +274,7 @@ class Receipt(collections.namedtuple(
 
 
 class SMTPException(Exception):
-    """Base class of all errors: all but one say that nothing was sent.
+    """Base class of our errors; all but SMTPDeliveryUnknown mean: not sent.
 
     Attributes:
         problem: What went wrong, in one sentence.
@@ -324,7 +325,7 @@ class SMTPProtocolError(SMTPException):
 
 
 class SMTPNotSupportedError(SMTPException):
-    """The server does not offer what is needed: use another mechanism."""
+    """The server lacks what is needed: use another server or mechanism."""
     exit_code = EXIT_UNAVAILABLE
 
 
@@ -476,7 +477,7 @@ class Transcript:
         self._colours = COLOURS if is_terminal(stream) and not plain else {}
 
     def protect(self, secret: str, response: str) -> None:
-        """Hide a secret, and what begins like its base64 or the response."""
+        """Mask a secret from now on, its base64, and the response with it."""
         self._secrets.add(re.escape(secret))
         # An echo may be cut short: 8 characters are enough to recognize it.
         for base64 in to_base64(secret), response:
@@ -537,7 +538,7 @@ class Transcript:
     def narrate(self, asked: bool = False) -> None:
         """Show the docstring of the step: once, or whenever asked."""
         if asked or self._due:
-            self._due = self._due and asked
+            self._due = asked and self._due
             self.write('--', '')
             words = re.split(r'\n *([CS]: |[A-Z]\w+:\n)', self._narration)[0]
             for paragraph in words.split('\n\n'):
@@ -558,7 +559,7 @@ class Transcript:
             self.define(status, f'about {SUBJECT[status[2]]}')
 
     def explain_offer(self, extensions: Iterable[str]) -> None:
-        """Say what the extensions are good for that the server offers."""
+        """Say what each extension that the server offers is for."""
         for word in extensions:
             self.define(word, EXTENSIONS.get(word, 'not used here'))
 
@@ -568,9 +569,8 @@ class Transcript:
 #
 # TCP carries a stream of octets and knows nothing of lines; this class gives
 # us lines, replies and TLS, and knows nothing about mail. With send_command
-# the rest of SMTP can be written down nearly as it stands in the RFCs. Every
-# wait has a deadline, and everything the server sends is checked against the
-# grammar before it is used.
+# the rest of SMTP reads nearly as in the RFCs. Every wait has a deadline, and
+# everything the server sends is checked against the grammar before it is used.
 #
 # Expect three errors of it: SMTPServerDisconnected, the server is gone or
 # silent; SMTPProtocolError, it does not speak SMTP; SMTPResponseException, it
@@ -584,7 +584,7 @@ class Transcript:
 #     a name that it cannot prove              encrypt
 #     anything said before TLS                 encrypt forgets it
 #     more than the 220 to STARTTLS            start_tls
-#     no STARTTLS: did an attacker remove it?  start_tls says no more to it
+#     no STARTTLS: did an attacker remove it?  start_tls gives up
 #     control characters, secrets              escape, Transcript.hide
 #
 # Nothing guards against a server that says 250 and discards the mail.
@@ -604,9 +604,11 @@ class Connection:
         extensions: What the server offers, since TLS began if it did.
         timeout: Seconds for a whole reply to arrive.
         final_timeout: Seconds for the reply to the final dot.
-        heard: The lines of the latest reply, unmasked: a mask might hide AUTH.
+        heard: The lines of the latest reply, unmasked: with the password
+            'AUTH' a mask would hide an extension.
         last_code: The reply code of the latest reply.
         quit_sent: Whether QUIT was sent.
+        closed: Whether we have hung up.
     """
 
     def __init__(self, sock: socket.socket, transcript: Transcript,
@@ -616,11 +618,12 @@ class Connection:
         self.final_timeout = timeout or FINAL_REPLY_TIMEOUT
         self.extensions: Mapping[str, str] = {}
         self.heard: list[str] = []
-        self.last_code, self.quit_sent = 0, False
+        self.last_code, self.quit_sent, self.closed = 0, False, False
         self._socket, self._received = sock, b''
 
     def close(self) -> None:
         """Hang up."""
+        self.closed = True
         self._socket.close()
 
     def local_address(self) -> str:
@@ -700,12 +703,13 @@ class Connection:
                 raise SMTPProtocolError(f'this is not a reply: {text}')
             self.transcript.show_reply(self.heard[-1], time.monotonic() - then)
         code = self.last_code = int(line[:3])
-        reply = Reply(code, tuple(map(self.transcript.hide, self.heard)))
+        reply = Reply(code, tuple(line[:4] + self.transcript.hide(line[4:])
+                                  for line in self.heard))
         # If codes differ, the last line counts if it is a no. But in reply to
         # the final dot, any 2yz may mean that the mail was accepted.
         codes = {line[:3] for line in self.heard}
-        if len(codes) > 1 and (
-                code < 400 or step == FINAL_DOT and min(codes) < '300'):
+        accepted = step == FINAL_DOT and min(codes) < '300'
+        if len(codes) > 1 and (code < 400 or accepted):
             raise SMTPProtocolError('one reply has different codes.', reply)
         self.transcript.explain_reply(reply)
         if code == NOT_AVAILABLE or expected and code not in expected:
@@ -993,9 +997,8 @@ def start_tls(connection: Connection, context: ssl.SSLContext,
         raise SMTPNotSupportedError('the server does not offer STARTTLS; '
                                     'no secret was sent.', step='STARTTLS')
     connection.send_command('STARTTLS', SERVICE_READY)
-    # An attacker on the network could add '250 AUTH PLAIN' to the 220. It is
-    # in the clear, but read after the handshake it would pass for the
-    # server's own words.
+    # An attacker on the network could add '250 AUTH PLAIN' to the 220. Read
+    # after the handshake, it would pass for the reply to our second EHLO.
     if connection.has_unread('STARTTLS'):
         raise SMTPProtocolError('more than a 220 came in reply to STARTTLS; '
                                 'is it an attack?', step='STARTTLS')
@@ -1016,11 +1019,12 @@ def start_tls(connection: Connection, context: ssl.SSLContext,
 # Each mechanism is a function that sends its responses and returns the reply
 # to the last of them: 235, logged in, or 334, one more challenge, for which
 # it has no response. Any other reply is an error at once. To add a mechanism,
-# write such a function, and give it a line in MECHANISMS.
+# write such a function, and give it a line in MECHANISMS; if a response holds
+# more than the bare secret, the function has to protect it first.
 # ---------------------------------------------------------------------------
 
 LAST_REPLIES = (AUTHENTICATION_SUCCEEDED, CHALLENGE)
-NOT_THERE = (SYNTAX_ERROR_IN_PARAMETERS, PARAMETER_NOT_IMPLEMENTED)
+NOT_IN_LINE = (SYNTAX_ERROR_IN_PARAMETERS, PARAMETER_NOT_IMPLEMENTED)
 
 
 def begin_login(connection: Connection, mechanism: str, response: str,
@@ -1043,12 +1047,12 @@ def asks_for_user(connection: Connection) -> bool:
 def auth_login(connection: Connection, user: str, password: str) -> Reply:
     """Log in by AUTH LOGIN: user name, then password (no RFC describes it)."""
     name = to_base64(user)
-    reply = begin_login(connection, 'LOGIN', name, CHALLENGE, *NOT_THERE)
-    if reply.code in NOT_THERE:     # some want it on a line of its own
+    reply = begin_login(connection, 'LOGIN', name, CHALLENGE, *NOT_IN_LINE)
+    if reply.code in NOT_IN_LINE:       # some want it on a line of its own
         connection.send_command('AUTH LOGIN', CHALLENGE)
         connection.send_command(name, CHALLENGE)
-    # Others ignore it on the AUTH line. Many servers log the user name of a
-    # failed login, so the password must never go out in its place.
+    # Others ignore it there, and ask for it. Many servers log the user name of
+    # a failed login, so the password must never go out in its place.
     if asks_for_user(connection):
         reply = connection.send_command(name, CHALLENGE)
         if asks_for_user(connection):
@@ -1067,8 +1071,8 @@ def auth_xoauth2(connection: Connection, user: str, token: str) -> Reply:
     """Log in by XOAUTH2: a token in place of the password.
 
     It comes from the provider's login page and is valid for an hour or so. If
-    it is no good, a challenge says why, and the server refuses after an empty
-    line. No RFC describes this; Google and Microsoft do.
+    it is not valid, a challenge says why, and after an empty line from us the
+    server refuses. No RFC describes this; Google and Microsoft do.
 
     Raises:
         SMTPAuthenticationError: The token was refused; the error says why.
@@ -1133,10 +1137,11 @@ def log_in(connection: Connection, user: str, password: str,
         if reply.code == CHALLENGE:
             with contextlib.suppress(SMTPException):
                 connection.send_command('*')    # give up, RFC 4954 section 4
+    except SMTPAuthenticationError:
+        raise
     except SMTPResponseException as error:
         reply = error.reply
-        if isinstance(error, SMTPAuthenticationError) \
-                or reply.code == NOT_AVAILABLE:     # not a reply to the login
+        if reply.code == NOT_AVAILABLE:     # that is not about the login
             raise
     if reply.code != AUTHENTICATION_SUCCEEDED:
         raise SMTPAuthenticationError(
@@ -1164,7 +1169,7 @@ def log_in(connection: Connection, user: str, password: str,
 # cannot deliver then comes back later, as a mail.
 # ---------------------------------------------------------------------------
 
-# What is a yes to a command of the envelope, RFC 5321 section 4.3.2. Not every
+# What is a yes to MAIL, RCPT and DATA, RFC 5321 section 4.3.2. Not every
 # 2yz is one: 252, for example, means "I could not find out".
 YES = {'MAIL': (COMPLETED,), 'RCPT': (COMPLETED, WILL_FORWARD),
        'DATA': (START_MAIL_INPUT,)}
@@ -1187,7 +1192,7 @@ class Mail:
 
     def __init__(self, sender: str, recipients: Iterable[str],
                  pieces: Sequence[Any] = (), message_id: str = '') -> None:
-        """Keep the parts; leave out an address that occurs again."""
+        """Keep the arguments; leave out an address that occurs again."""
         known: dict[str, str] = {}
         for address in recipients:      # case counts only before the @
             local, _, domain = address.rpartition('@')
@@ -1220,7 +1225,7 @@ def double_dots(chunks: Iterable[bytes]) -> Iterator[bytes]:
     before = b'\n'
     for chunk in chunks:
         yield (before + chunk).replace(b'\n.', b'\n..')[1:]
-        before = chunk[-1:]
+        before = chunk[-1:] or before
 
 
 def show_message(transcript: Transcript, mail: Mail) -> None:
@@ -1268,14 +1273,17 @@ def format_mail_command(extensions: Mapping[str, str], mail: Mail) -> str:
 
 
 def may_pipeline(connection: Connection) -> bool:
-    """Return whether commands may travel together; not while people watch."""
+    """Return whether commands may travel together; not if people follow."""
     transcript = connection.transcript
     return 'PIPELINING' in connection.extensions \
         and not (transcript.explain or transcript.step)
 
 
 def group(items: Iterable[str], limit: int, end: str = '') -> list[list[str]]:
-    """Group items, each with an end, in octets up to a limit; at least one."""
+    """Split items, each with its end, into groups of at most limit octets.
+
+    A longer item is a group of its own; so, with limit 0, is every item.
+    """
     groups: list[list[str]] = []
     room = 0
     for item in items:
@@ -1314,17 +1322,17 @@ def send_envelope(connection: Connection, mail: Mail,
         SMTPNotSupportedError: It needs an extension that is not offered.
     """
     connection.transcript.begin(send_envelope)
-    sender = format_mail_command(connection.extensions, mail)
+    mail_line = format_mail_command(connection.extensions, mail)
     rcpt = {f'RCPT TO:<{address}>': address for address in mail.recipients}
     failed: dict[str, Reply] = {}
     # A group fits into the buffers of any socket. Were it longer, both sides
     # could be stuck, each with octets that the other does not read.
     limit = MAX_GROUP if may_pipeline(connection) else 0
-    for commands in group([sender, *rcpt, *['DATA'] * data], limit, CRLF):
+    for commands in group([mail_line, *rcpt, *['DATA'] * data], limit, CRLF):
         # After a refusal every recipient is still asked, since the user
         # should hear of all refusals; but DATA is left out.
         commands = [line for line in commands if not failed or line != 'DATA']
-        if not commands or sender in failed:
+        if not commands or mail_line in failed:
             break
         connection.send_lines(commands)
         for line in commands:
@@ -1338,9 +1346,10 @@ def send_envelope(connection: Connection, mail: Mail,
         connection.close()
     refused = {rcpt[line]: reply for line, reply in failed.items()
                if line in rcpt and reply.code >= 400}
-    if refused and sender not in failed:
+    if refused and mail_line not in failed:
         raise SMTPRecipientsRefused(refused)
-    for line, reply in failed.items():
+    if failed:
+        line, reply = next(iter(failed.items()))
         raise make_refusal(connection.transcript.hide(line), reply)
 
 
@@ -1353,6 +1362,8 @@ def send_final_dot(connection: Connection, mail: Mail) -> Receipt:
     # Whatever the reply is, there is nothing more to say. So QUIT need not
     # wait for it: one round trip less.
     last_lines = ['.', 'QUIT'] if may_pipeline(connection) else ['.']
+    # Sending only fills the system's buffers: if the network died unnoticed,
+    # it shows in the wait for this reply. So the outcome is open from here on.
     ended = f'The message was complete (Message-ID {mail.message_id}).'
     mail.outcome = SMTPDeliveryUnknown(f'interrupted. {ended}')
     try:
@@ -1380,7 +1391,7 @@ def send_message(connection: Connection, mail: Mail) -> Receipt:
 
     Lines are sent unchanged, except that a leading dot is doubled; a line
     with a single dot ends the message (RFC 5321 sections 4.5.2 and 4.1.1.4).
-    With its 250 the server becomes responsible for it (section 6.1).
+    With its 250 the server becomes responsible for it (RFC 5321 section 6.1).
 
     C: From: alice@example.com
     C: (the other header fields, an empty line, the text)
@@ -1408,12 +1419,12 @@ def send_message(connection: Connection, mail: Mail) -> Receipt:
             connection.send_octets(chunk, BODY)
             done += len(chunk)
             transcript.progress(done, mail.size)
-        connection.refuse_unasked(BODY)
+        show_message(transcript, mail)
+        connection.refuse_unasked(BODY)     # the last moment to be sure
     except BaseException:
         transcript.progress(mail.size, mail.size)       # wipe it
         connection.close()      # without the final dot nothing is sent
         raise
-    show_message(transcript, mail)
     return send_final_dot(connection, mail)
 
 
@@ -1426,8 +1437,8 @@ def say_goodbye(connection: Connection) -> None:
     C: QUIT
     S: 221 2.0.0 Service closing transmission channel
     """
-    if connection.last_code in (*range(300, 400), NOT_AVAILABLE):
-        return          # no command is expected: only hanging up is left
+    if connection.closed or connection.last_code in (CHALLENGE, NOT_AVAILABLE):
+        return          # no command is expected
     connection.transcript.begin(say_goodbye)
     with contextlib.suppress(SMTPException):    # the outcome is known already
         if not connection.quit_sent:
@@ -1457,11 +1468,13 @@ def check_type(name: str, value: object, *types: type) -> None:
             f'{name} must be {wanted}, not {type(value).__name__}')
 
 
-def check_server(server: str, port: int, tls: str, auth: str) -> str:
+def check_server(server: str, port: int, tls: str, auth: str,
+                 timeout: float) -> str:
     """Return the host to connect to, in ASCII, or raise SMTPUsageError."""
-    if tls not in TLS_WAYS or auth not in AUTH_WAYS or not 0 < port < 65536:
-        raise SMTPUsageError(
-            f'tls={tls!r}, auth={auth!r} or port={port} is not valid.')
+    if tls not in TLS_WAYS or auth not in AUTH_WAYS \
+            or not 0 < port < 65536 or not 0 < timeout <= MAX_TIMEOUT:
+        raise SMTPUsageError(f'tls={tls!r}, auth={auth!r}, port={port} or '
+                             f'timeout={timeout} is not valid.')
     try:
         return server.strip('[]') if server.isascii() \
             else encode_domain(server)
@@ -1508,7 +1521,8 @@ def open_session(password: str, user: str, *, server: str = SMTP_SERVER,
         check_type(name, value, *types)
     if tls is None:
         tls = 'implicit' if port == IMPLICIT_TLS_PORT else 'starttls'
-    host = check_server(server, port, tls, auth)
+    host = check_server(server, port, tls, auth,
+                        REPLY_TIMEOUT if timeout is None else timeout)
     context = make_tls_context(ca_file) if tls != 'none' else None
     if not isinstance(transcript, Transcript):
         transcript = Transcript(transcript)
@@ -1550,8 +1564,8 @@ def deliver(mail: Mail, password: str, *, user: str = '', **session: Any
         The receipt.
 
     Raises:
-        SMTPDeliveryUnknown: The message may have been sent. All the others
-            mean that it was not.
+        SMTPDeliveryUnknown: The message may have been sent. Every other
+            SMTPException means that it was not.
         SMTPUsageError, SMTPMessageError, SMTPConnectError,
             SMTPServerDisconnected, SMTPProtocolError, SMTPNotSupportedError,
             SMTPAuthenticationError, SMTPRecipientsRefused,
@@ -1747,7 +1761,8 @@ def get_formatted_date(zone: str | None = None) -> str:
     """
     now = datetime.datetime.now(datetime.timezone.utc).astimezone()
     if zone is None:
-        # Without tzlocal, or if it disagrees, the system's offset is used.
+        # The lab asks for tzlocal. If it is missing, or differs, the system's
+        # offset is used.
         with contextlib.suppress(ImportError, LookupError, ValueError,
                                  OSError):
             import tzlocal
@@ -1786,7 +1801,7 @@ def print_all_timezones() -> None:
 # ---------------------------------------------------------------------------
 
 TOO_LONG = re.compile(b'[^\r\n]{%d}' % (MAX_TEXT_LINE + 1))
-FILE_BLOCK = 840 * 57           # octets of a file that make about a BLOCK
+FILE_BLOCK = 840 * 57           # octets that make whole lines, and a BLOCK
 
 
 def normalize_line_ends(octets: bytes) -> bytes:
@@ -2013,9 +2028,9 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
         TypeError: An argument has the wrong type; the error names it.
         SMTPMessageError: It cannot be sent as it is given.
     """
-    check_type('message_info', message_info, dict)
+    check_type('message_info', message_info, collections.abc.Mapping)
     check_type('message_text', message_text, str)
-    check_type('html', html, str, type(None))
+    check_type('html', html, str, NONE)
     fields = list_fields(message_info)
     sender = parse_one_address('From', *find_values(fields, 'From'))
     recipients = find_addresses(fields, 'To', 'Cc', 'Bcc')
@@ -2311,12 +2326,12 @@ def parse_number(text: str, most: int = MAX_TIMEOUT) -> float:
     if re.fullmatch(r'[0-9]*\.?[0-9]+', text) and 0 < float(text) <= most:
         return float(text)
     # Without the text: to other programs -p is the password.
-    raise argparse.ArgumentTypeError(f'not a number from 1 to {most}')
+    raise argparse.ArgumentTypeError(f'not a number above 0, up to {most}')
 
 
 def parse_port(text: str) -> int:
     """Read a port, or raise ArgumentTypeError."""
-    return int(parse_number(text.replace('.', '?'), 65535))
+    return int(parse_number(text.replace('.', 'x'), 65535))
 
 
 def parse_ehlo_name(text: str) -> str:
@@ -2456,7 +2471,8 @@ def ask(field: str) -> str:
             build_message({**valid, field: text}, '')
             return text
         except SMTPMessageError as error:
-            say(describe(error))
+            problem = describe(error)
+        say(problem)
     raise SMTPUsageError(
         f'--{field.lower()} is missing, and no one can be asked.')
 
@@ -2682,7 +2698,8 @@ def run(options: argparse.Namespace) -> str:
             tries_left -= 1
             if given or not tries_left or error.reply.code != 535:
                 raise
-            say(f'smtp.py: {describe(error)}')
+            refusal = describe(error)
+        say(f'smtp.py: {refusal}')
 
 
 def keep_text(options: argparse.Namespace) -> str:
@@ -2713,7 +2730,7 @@ def judge(error: BaseException) -> tuple[str, int]:
     """Return the verdict on a run that ended in an error, and its code."""
     if isinstance(error, KeyboardInterrupt) \
             and isinstance(error.__context__, SMTPException):
-        error = error.__context__       # the goodbye after it was interrupted
+        error = error.__context__       # Ctrl-C while QUIT followed an error
     if isinstance(error, SMTPException):
         doubt = isinstance(error, SMTPDeliveryUnknown)
         return (f'{"May have been" if doubt else "Not"} sent: '

@@ -4,11 +4,8 @@
 
 First the tests run once under coverage, to learn which of them run which line,
 here or in a process of their own. Then each mutant gets the fastest tests of
-its line; a line that runs at import gets those of what uses its name. The
-places are spread over the sections of smtp.py.
+its line; a line that runs at import gets those of what uses its name.
 """
-
-from __future__ import annotations
 
 import argparse
 import collections
@@ -27,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import tokenize
-from typing import Any, Iterator, NamedTuple
+from typing import NamedTuple
 
 import coverage
 
@@ -54,87 +51,79 @@ class Mutant(NamedTuple):
     lines: range
     name: str
 
-    def of(self, source: str) -> str:
+    def of(self, source):
         """Return the source with the change."""
         return source[:self.start] + self.new + source[self.end:]
 
 
-def pytest_runtest_setup(item: Any) -> None:
+def pytest_runtest_setup(item):
     """Tell coverage which test runs; pytest has loaded this as a plugin."""
     running = coverage.Coverage.current()
     if running:
         running.switch_context(item.nodeid)
 
 
-def pytest_runtest_logreport(report: Any) -> None:
+def pytest_runtest_logreport(report):
     """Note how long a test took that has passed."""
     if report.when == 'call' and report.passed and 'MUTANTS' in os.environ:
         with open(os.environ['MUTANTS'], 'a', encoding='utf-8') as file:
             file.write(f'{report.duration:.3f} {report.nodeid}\n')
 
 
-def edit(token: tokenize.TokenInfo) -> str | None:
+def edit(token):
     """Return what becomes of a token; None: it stays."""
-    text = token.string
     if token.type == tokenize.NUMBER:
-        return f'({text} + 1)'
-    if re.fullmatch(r"r?'[^'\s]{1,23}'", text):     # no sentence
-        return f"{text[:-1]}~'"
-    return EDITS.get(text)
+        return f'({token.string} + 1)'
+    if re.fullmatch(r"r?'[^'\s]{1,23}'", token.string):     # no sentence
+        return f"{token.string[:-1]}~'"
+    return EDITS.get(token.string)
 
 
-def find(source: str) -> Iterator[Mutant]:
+def find(source):
     """Yield all changes, also some that do not compile."""
     starts = [0, 0, *(match.end() for match in re.finditer('\n', source))]
-    line: list[tokenize.TokenInfo] = []
+    line = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.NEWLINE:
-            line += [token] * bool(token.string.strip() and
-                                   token.type != tokenize.COMMENT)
+            if token.string.strip() and token.type != tokenize.COMMENT:
+                line.append(token)
             continue
-        lines = range(line[0].start[0], token.start[0] + 1)
-        edits = [(each, edit(each)) for each in line]
-        if line[0].type != tokenize.STRING and line[0].string not in BLOCKS:
-            edits.append((line[0], f'if 0: {line[0].string}'))
-        for each, new in edits if line[0].string not in KEPT else ():
+        first, lines = line[0], range(line[0].start[0], token.start[0] + 1)
+        edits = [(each, edit(each)) for each in line
+                 if first.string not in KEPT]
+        if edits and first.type != tokenize.STRING and (
+                first.string not in BLOCKS):
+            edits.append((first, f'if 0: {first.string}'))
+        for each, new in edits:
             if new is not None:
-                yield Mutant(starts[each.start[0]] + each.start[1],
-                             starts[each.end[0]] + each.end[1], new, lines,
-                             line[0].string)
+                start, end = (starts[row] + column
+                              for row, column in (each.start, each.end))
+                yield Mutant(start, end, new, lines, first.string)
         line = []
 
 
-def choose(source: str, seed: int, count: int) -> list[tuple[str, Mutant]]:
-    """Choose mutants that compile, evenly from all sections."""
-    sections: dict[str, list[Mutant]] = collections.defaultdict(list)
-    heads = [(match.start(), match[1]) for match in
-             re.finditer(r'(?m)^# (\d+  .*)', source)]
-    for mutant in find(source):
-        for name in [name for start, name in heads if start < mutant.start
-                     ][-1:]:        # not the imports above section 1
-            sections[name].append(mutant)
-    for some in sections.values():
-        random.Random(seed).shuffle(some)
-    chosen: list[tuple[str, Mutant]] = []
-    while any(sections.values()) and len(chosen) < count:
-        for name in [name for name in sections if sections[name]]:
-            mutant = sections[name].pop()
-            with contextlib.suppress(SyntaxError):
-                compile(mutant.of(source), 'smtp.py', 'exec')
-                chosen.append((name, mutant))
-    return sorted(chosen[:count], key=lambda one: one[1].start)
+def choose(source, seed, count):
+    """Choose some mutants that compile."""
+    mutants = list(find(source))
+    random.Random(seed).shuffle(mutants)
+    chosen = []
+    while mutants and len(chosen) < count:
+        with contextlib.suppress(SyntaxError):
+            compile(mutants[-1].of(source), 'smtp.py', 'exec')
+            chosen.append(mutants[-1])
+        mutants.pop()
+    return sorted(chosen)
 
 
-def pytest(folder: pathlib.Path, *args: str, limit: float, **env: str) -> int:
+def pytest(folder, *args, limit, **env):
     """Run tests of a copy of the tree; return pytest's exit code, or -9."""
     process = subprocess.Popen(
         [sys.executable, '-W', 'ignore', '-m', *args, '-q', '-p',
          'no:randomly', '-p', 'no:cacheprovider', '--hypothesis-seed=0'],
-        cwd=folder / 'tests',
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-        env={**os.environ, 'PYTHONPATH': '.', 'PYTHONDONTWRITEBYTECODE': '1',
-             **env})
+        cwd=folder / 'tests', env={
+            **os.environ, 'PYTHONPATH': '.', 'PYTHONDONTWRITEBYTECODE': '1',
+            **env}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         return process.wait(limit)
     except subprocess.TimeoutExpired:
@@ -144,8 +133,7 @@ def pytest(folder: pathlib.Path, *args: str, limit: float, **env: str) -> int:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def learn(folder: pathlib.Path, tests: list[str]
-          ) -> tuple[dict[int, set[str]], dict[str, float]]:
+def learn(folder, tests):
     """Run the tests once: return those of each line, and their seconds."""
     rules, times = folder / 'rules', folder / 'times'
     rules.write_text(RULES.format(folder))
@@ -163,16 +151,29 @@ def learn(folder: pathlib.Path, tests: list[str]
             if '' not in names}, seconds        # '': it runs at import
 
 
-def pick(names: set[str], seconds: dict[str, float], most: int) -> list[str]:
+def pick(names, seconds, most):
     """Pick the fastest test of each function, then the second, and so on."""
-    functions: dict[str, list[str]] = collections.defaultdict(list)
+    functions = collections.defaultdict(list)
     for name in sorted(names, key=seconds.__getitem__):
         functions[name.partition('[')[0]].append(name)
     return [name for some in itertools.zip_longest(*functions.values())
             for name in some if name][:most]
 
 
-def main() -> None:
+def tests_of(mutant, tests, lines):
+    """Return the tests of its line; at import, those of what uses its name."""
+    where, words = mutant.lines, {mutant.name}
+    for _ in range(3):      # a constant, in a class, in its methods
+        names = {name for number in where for name in tests.get(number, ())}
+        if names:
+            return names
+        where = [number for number, line in enumerate(lines, 1)
+                 if words & set(re.findall(r'\w+', line))]
+        words = {lines[number - 1].split()[0] for number in where}
+    return set()
+
+
+def main():
     """Do what the command line says."""
     parser = argparse.ArgumentParser(description='Do the tests notice?')
     for name, default in (('seed', 1), ('count', 150), ('jobs', 2),
@@ -181,7 +182,7 @@ def main() -> None:
     parser.add_argument('tests', nargs='*', default=['tests'])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix='mutants-') as base:
-        folders: queue.Queue[pathlib.Path] = queue.Queue()
+        folders = queue.Queue()
         for number in range(options.jobs):
             folders.put(pathlib.Path(base, str(number)))
             shutil.copytree(ROOT, folders.queue[-1], ignore=LEFT_OUT)
@@ -189,40 +190,24 @@ def main() -> None:
         tests, seconds = learn(folders.queue[0], options.tests)
         lines = source.split('\n')
 
-        def kill(mutant: Mutant) -> int:
-            where: Any = mutant.lines
-            for _ in range(3):      # a constant, in a class, in its methods
-                names = {name for number in where
-                         for name in tests.get(number, ())}
-                words = {mutant.name} if where == mutant.lines else {
-                    lines[number - 1].split()[0] for number in where}
-                if names:
-                    break
-                where = [number for number, line in enumerate(lines, 1)
-                         if words & set(re.findall(r'\w+', line))]
-            names = pick(names or set(seconds), seconds, options.most)
+        def kill(mutant):
+            names = tests_of(mutant, tests, lines) or set(seconds)
             folder = folders.get()
             (folder / 'smtp.py').write_text(mutant.of(source), 'utf-8')
-            code = pytest(folder, 'pytest', '-x', *names, limit=options.limit)
+            code = pytest(folder, 'pytest', '-x', *pick(
+                names, seconds, options.most), limit=options.limit)
             folders.put(folder)
-            return code
-        if kill(Mutant(0, 0, '', range(1, len(lines)), '')):
-            print('(some tests that passed fail without a mutant, too)')
-        chosen = choose(source, options.seed, options.count)
-        results: dict[str, list[bool]] = collections.defaultdict(list)
+            return bool(code)
+        chosen, survived = choose(source, options.seed, options.count), 0
         with futures.ThreadPoolExecutor(options.jobs) as pool:
-            for (section, mutant), code in zip(chosen, pool.map(
-                    kill, [mutant for _, mutant in chosen])):
-                results[section].append(bool(code))
+            for mutant, killed in zip(chosen, pool.map(kill, chosen)):
+                survived += not killed
                 number = source.count('\n', 0, mutant.start)
-                print(f'{"killed  " if code else "SURVIVED"} {number + 1}\n'
+                print(f'{"killed  " if killed else "SURVIVED"} {number + 1}\n'
                       f'  - {lines[number].strip()}\n  + '
                       + mutant.of(source).split('\n')[number].strip(),
                       flush=True)
-    results['all'] = [code for codes in results.values() for code in codes]
-    for section, codes in results.items():
-        print(f'{sum(codes):4} of {len(codes):3} killed, '
-              f'{100 * sum(codes) // len(codes):3} %  {section}')
+    print(f'{survived} of {len(chosen)} survived')
 
 
 if __name__ == '__main__':

@@ -16,9 +16,8 @@ Options after -- are for smtp.py: practice.py -- --cc carol@example.org
 A run ends with what arrived, compared with what smtp.py reported. Exit code
 0: smtp.py was right, whether it sent, refused to or failed; 1: it was wrong.
 
-Contents: what a run does; running smtp.py; judging it; the command line. The
-server is in support/practice_server.py; the letters, how they are shown and
-what must arrive of them are in support/letters.py.
+The server is in support/practice_server.py; the letter, how it is shown and
+what must arrive of it are in support/letters.py.
 """
 
 import argparse
@@ -26,13 +25,13 @@ import base64
 import contextlib
 import os
 import pathlib
-import queue
 import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import time
 
 try:
     from support import letters, refusals
@@ -43,15 +42,10 @@ except ModuleNotFoundError as error:
 
 TESTS = pathlib.Path(__file__).resolve().parent
 CLIENT = TESTS.parent / 'smtp.py'
-PORT = 2525  # of --serve, if it is free
-
-
-# ---------------------------------------------------------- what a run does
 
 
 def demonstrate(server, options):
     """Send a letter with smtp.py, show what arrives, and judge."""
-    letter = letters.HARD if options.hard else letters.EASY
     print('smtp.py sends a letter to a server on this computer (C: client, '
           'S: server).\n', flush=True)
     switches = [f'--{name}' for name in ('explain', 'step')
@@ -59,12 +53,14 @@ def demonstrate(server, options):
     code, printed, complete = run([
         sys.executable, str(CLIENT), '--server', server.host,
         '--port', str(server.port), '--ca-file', server.ca_file,
-        *([] if '--message' in ' '.join(options.more) else
-          letter_options(letter, server.folder)), *switches, *options.more])
+        *([] if '--message' in ' '.join(options.more) else [
+            '--from', '{} <{}>'.format(*letters.SENDER),
+            '--to', '{} <{}>'.format(*letters.RECIPIENT),
+            '--subject', letters.SUBJECT, '--body', letters.TEXT]),
+        *switches, *options.more])
     for received in server.messages:
         letters.show(received)
-    faults = judge(server, None if options.more else letter,
-                   code, printed, complete)
+    faults = judge(server, not options.more, code, printed, complete)
     print('\n' + ('\n'.join(f'WRONG: {fault}.' for fault in faults)
                   or result(server, code, options)))
     follow = ('--serve' if options.drop_after_dot else
@@ -78,30 +74,29 @@ def demonstrate(server, options):
 def serve(server, options):
     """Print the commands of the lab, and each message that arrives."""
     names = {'SMTP_SERVER': server.host, 'SMTP_FROM': post.USER,
-             'SMTP_PASSWORD': post.PASSWORD}
+             'SMTP_PASSWORD': post.PASSWORD, 'CA': server.ca_file}
     if os.name == 'nt':
-        setting = ''.join(f"$env:{name}='{value}'; "
-                          for name, value in names.items())
-        setting += f"$CA='{server.ca_file}'"
+        ca, setting = '$env:CA', '; '.join(
+            f"$env:{name}='{value}'" for name, value in names.items())
     else:
-        setting = 'export ' + ''.join(f'{name}={value} '
-                                      for name, value in names.items())
-        setting += f'CA={shlex.quote(server.ca_file)}'
-    command = (f'{typed(sys.executable)} {typed(CLIENT)} '
-               f'-p {server.port} --ca-file "$CA"')
+        ca, setting = '$CA', 'export ' + ' '.join(
+            f'{name}={shlex.quote(value)}' for name, value in names.items())
+    command = (f'{typed(sys.executable)} {typed(CLIENT)} -p {server.port} '
+               f'--ca-file "{ca}"')
     letter = "-t bob@example.org -s Hello --body 'It works.'"
     print(f'The server waits on port {server.port}. Ctrl-C ends it.\n\n'
           'Paste into another terminal, in this folder. First, the settings '
-          'for this run:\n\n'
-          f'{setting}\n\n'
+          f'for this run:\n\n{setting}\n\n'
           'Then log in; send; send one step at a time:\n\n'
-          f'{command} --check\n'
-          f'{command} {letter} -v\n'
+          f'{command} --check\n{command} {letter} -v\n'
           f'{command} {letter} --explain --step\n', flush=True)
+    shown = 0
     try:
-        while True:  # with a timeout, for Ctrl-C on Windows
-            with contextlib.suppress(queue.Empty):
-                letters.show(server.arrivals.get(timeout=0.5))
+        while True:
+            for message in server.messages[shown:]:
+                letters.show(message)
+                shown += 1
+            time.sleep(0.2)
     except KeyboardInterrupt:
         print(f'\nStopped. Messages received: {len(server.messages)}.')
     return 0
@@ -133,9 +128,6 @@ def ask_to_install():
     return 69
 
 
-# ---------------------------------------------------------- running smtp.py
-
-
 def typed(path):
     """Return a path as one would type it in the current folder."""
     path = pathlib.Path(os.path.abspath(path))
@@ -146,21 +138,6 @@ def typed(path):
     if os.name != 'nt':
         return shlex.quote(str(path))
     return f"& '{path}'" if ' ' in str(path) else str(path)
-
-
-def letter_options(letter, folder):
-    """Write a letter's text and file; return the options to send it."""
-    (folder / 'letter.txt').write_text(letter.text, encoding='utf-8')
-    options = ['--from', '{} <{}>'.format(*letter.sender),
-               '--to', '{} <{}>'.format(*letter.recipient),
-               '--subject', letter.subject,
-               '--body', f'@{folder / "letter.txt"}']
-    if letter.hidden:
-        options += ['--bcc', letter.hidden]
-    if letter.file_name:
-        (folder / letter.file_name).write_bytes(letters.OCTETS)
-        options += ['--attach', str(folder / letter.file_name)]
-    return options
 
 
 def run(command):
@@ -190,32 +167,24 @@ def run(command):
     return process.returncode, ''.join(printed), complete
 
 
-# --------------------------------------------------------------- judging it
-
-
-def judge(server, letter, code, printed, complete):
+def judge(server, is_letter, code, printed, complete):
     """Return what is wrong with this run, as sentences.
 
-    Args:
-        server: It knows what arrived, and what it has refused.
-        letter: What was to be sent; None if options changed it. Then only
-            what smtp.py reports and what happened must agree.
-        code: The exit code.
-        printed: The output.
-        complete: The output includes standard error.
+    If options changed the letter, only what smtp.py reports and what happened
+    must agree. Complete output includes standard error.
     """
     arrived, owed = len(server.messages), server.refused_with()
     expected = (owed.exit if owed else
                 74 if server.drop_after_dot and arrived else
-                0 if letter and code != 130 else code)
+                0 if is_letter and code != 130 else code)
     sent = bool(re.search('^Sent to ', printed, re.MULTILINE))
     faults = [fault for one in server.messages
-              for fault in letters.wrong(one, letter)]
+              for fault in letters.wrong(one, is_letter)]
     if arrived != int(sent or expected == 74):
         faults.append(f'{arrived} messages arrived')
     if code != expected:
         faults.append(f'the exit code is {code}, not {expected}')
-    if not code and letter and not sent:
+    if not code and is_letter and not sent:
         faults.append('it did not report "Sent to ..."')
     words = {0: '', 64: '', 74: 'May have been sent: '}.get(code, 'Not sent: ')
     advice = f'{owed.who}: ' if owed and owed.who else ''
@@ -230,19 +199,13 @@ def judge(server, letter, code, printed, complete):
 
 def result(server, code, options):
     """Return the sentence for a run without a fault."""
-    owed = server.refused_with()
-    if code == 74:
-        return 'Checked: it arrived, but smtp.py cannot know that.'
-    if server.messages:
-        return ('Checked: a message arrived, as reported.' if options.more
-                else 'Checked: everything arrived intact.')
-    if owed:
-        return (f'Checked: nothing arrived, and exit code {code} is right '
-                'for this reply.')
-    return 'Checked: nothing arrived, as reported.'
-
-
-# --------------------------------------------------------- the command line
+    return 'Checked: ' + (
+        'it arrived, but smtp.py cannot know that.' if code == 74
+        else 'a message arrived, as reported.'
+        if server.messages and options.more
+        else 'everything arrived intact.' if server.messages
+        else f'nothing arrived, and exit code {code} is right for this reply.'
+        if server.refused_with() else 'nothing arrived, as reported.')
 
 
 def parse_arguments(arguments):
@@ -257,8 +220,6 @@ def parse_arguments(arguments):
     add = parser.add_argument
     add('--explain', action='store_true', help='smtp.py explains each step')
     add('--step', action='store_true', help='smtp.py asks before each command')
-    add('--hard', action='store_true', help='a letter full of traps: accents, '
-        'a lone dot, a file of every octet')
     add('--refuse', metavar='NAME|STEP=REPLY', action='append', default=[],
         help='refuse a step; may be repeated. Steps: '
         + ', '.join(refusals.STEPS))
@@ -268,8 +229,6 @@ def parse_arguments(arguments):
         help='close the connection after the final dot, without a reply')
     add('--serve', action='store_true',
         help='wait for messages, and print them, until Ctrl-C')
-    add('--port', type=int, default=0, help='the port of the server '
-        f'(default: {PORT} with --serve, if it is free; else any that is)')
     add('more', nargs='*', help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
@@ -277,15 +236,6 @@ def parse_arguments(arguments):
     except ValueError as error:
         parser.error(str(error))
     return options
-
-
-def new_server(options):
-    """Return a server on the port that was given, or on one that is free."""
-    given = options.refuse, options.drop_after_dot
-    if options.serve and not options.port:
-        with contextlib.suppress(OSError):
-            return post.PracticeServer(*given, port=PORT)
-    return post.PracticeServer(*given, port=options.port)
 
 
 def main(arguments=None):
@@ -298,13 +248,11 @@ def main(arguments=None):
     if options.list_refusals:
         return list_refusals()
     try:
-        with new_server(options) as server:
+        with post.PracticeServer(
+                options.refuse, options.drop_after_dot) as server:
             return (serve if options.serve else demonstrate)(server, options)
     except KeyboardInterrupt:
         return 130
-    except OSError as error:  # the port is in use, the disk is full
-        print(f'practice.py: {error}', file=sys.stderr)
-        return 1
 
 
 if __name__ == '__main__':

@@ -1,8 +1,7 @@
 """The programs that the benchmark compares, and how each of them is called.
 
-All do the same work: TLS by STARTTLS with the certificate verified, AUTH
-LOGIN, a subject in UTF-8 and the same attachment. Where one cannot, its note
-says so. The scripts are what the manual of the library suggests, no more.
+All do the same work; where one cannot, its note says so. The scripts are what
+the manual of the library suggests, no more.
 """
 
 import base64
@@ -40,7 +39,7 @@ class Mail:
 
     @functools.cached_property
     def finished(self):
-        """The finished message, for clients that do not build one."""
+        """The path of the message, for clients that do not build one."""
         message = email.message.EmailMessage(email.policy.SMTP)
         message['From'] = 'alice@example.com'
         message['To'] = ', '.join(self.recipients)

@@ -1,14 +1,7 @@
-"""--explain: each step in the words of the source, each reply in plain words.
-
-There is no second text: what is told before a step is the docstring of the
-function that does it. messages/golden/explain.txt shows all of it.
-"""
-
-from __future__ import annotations
+"""--explain: a step in the words of its docstring, a reply in plain ones."""
 
 import inspect
 import re
-from typing import Any
 
 import pytest
 
@@ -26,11 +19,11 @@ IMPLICIT = '-- TLS begins\n' + GREETING + dialogue.SECOND_EHLO + LOGIN \
 
 @pytest.mark.parametrize('name', sorted(STEPS - {'open_socket'} | {
     'begin_tls'}))
-def test_it_is_the_docstring(name: str, play: Any) -> None:
+def test_it_is_the_docstring(name, play):
     """Right before the first line of its step, and with its RFC."""
     result, _ = play(IMPLICIT if name == 'begin_tls' else ONE_BY_ONE,
                      '--explain')
-    document = inspect.getdoc(getattr(smtp, name)) or ''
+    document = inspect.getdoc(getattr(smtp, name))
     text = on_one_line(re.split('\n\n(?:[CS]: |Args:|Raises:)', document)[0])
     assert re.search(r'RFC \d{4},? sections? \d', text)
     _, *told = on_one_line(result.err.replace('\n--', '')).split(text)
@@ -39,13 +32,13 @@ def test_it_is_the_docstring(name: str, play: Any) -> None:
     assert all(each.strip().startswith(first) for each in told)
 
 
-def told(transcript: str, after: str) -> str:
+def told(transcript, after):
     """Return what the narration says after a line, on one line."""
     part = transcript[transcript.index(after):].partition('\nC: ')[0]
     return on_one_line(' '.join(re.findall('(?m)^--(.*)', part)))
 
 
-def test_extensions(play: Any) -> None:
+def test_extensions(play):
     """What each means, in any case, and those that smtp.py does not use."""
     result, _ = play(GREETING + dialogue.ehlo(
         'SIZE 0', '8BITMIME', 'smtputf8', 'DSN', 'CHUNKING', 'AUTH=LOGIN',
@@ -56,7 +49,7 @@ def test_extensions(play: Any) -> None:
         assert re.search(f'(?m)^-- {words}', result.err), words
 
 
-def test_replies(play: Any) -> None:
+def test_replies(play):
     """What the digits of each mean, and its enhanced status code; once."""
     replies = {
         '251 2.1.5': ('success', 'mail', 'address'),

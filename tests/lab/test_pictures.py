@@ -54,23 +54,16 @@ DIAGRAM = '''sequenceDiagram
 '''
 
 
-def test_a_transcript_is_drawn(tmp_path):
-    """Each line is an arrow, but the message is one."""
-    path = tmp_path / 'session.txt'
-    path.write_text(TRANSCRIPT, encoding='utf-8')
-    done = subprocess.run([sys.executable, draw_diagram.__file__, str(path)],
-                          stdout=subprocess.PIPE, check=True, timeout=20)
-    assert done.stdout.decode().replace('\r', '') == DIAGRAM
-
-
-@pytest.mark.parametrize('arguments', [[], ['--help'], ['a', 'b']])
-def test_how_it_is_called(arguments):
-    """Anything but one file gets the usage."""
-    done = subprocess.run(
-        [sys.executable, draw_diagram.__file__, *arguments], timeout=20,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert (done.returncode, done.stdout) == (1, b'')
-    assert b'session.txt' in done.stderr
+@pytest.mark.parametrize('code, arguments', [
+    (0, ['session.txt']), (1, []), (1, ['--help']), (1, ['a', 'b'])])
+def test_a_transcript_is_drawn(code, arguments, tmp_path):
+    """Each line is an arrow, but the message is one; or it gives the usage."""
+    (tmp_path / 'session.txt').write_text(TRANSCRIPT, encoding='utf-8')
+    done = subprocess.run([sys.executable, draw_diagram.__file__, *arguments],
+                          capture_output=True, timeout=20, cwd=tmp_path,
+                          encoding='utf-8')
+    assert (done.returncode, done.stdout) == (code, '' if code else DIAGRAM)
+    assert bool(code) == ('session.txt' in done.stderr)
 
 
 def test_every_dialogue_can_be_drawn():
@@ -84,22 +77,13 @@ def test_every_dialogue_can_be_drawn():
             line.startswith('    rect ') for line in drawn), path
 
 
-def test_the_session_is_what_smtp_py_prints_now():
-    """Else: python tests/pictures/draw_session.py."""
+def test_the_session_is_true(tmp_path, monkeypatch):
+    """Else: python tests/pictures/draw_session.py; it loads nothing."""
     assert draw_session.is_fresh()
-
-
-def test_a_stale_session_is_noticed(tmp_path, monkeypatch):
-    """One reply code that has changed since."""
-    old = draw_session.PICTURE.read_text(encoding='utf-8')
-    monkeypatch.setattr(draw_session, 'PICTURE', tmp_path / 'session.svg')
-    draw_session.PICTURE.write_text(old.replace('235', '236'),
-                                    encoding='utf-8')
-    assert not draw_session.is_fresh()
-
-
-def test_the_session_can_be_shown_anywhere():
-    """Well-formed, and it loads nothing from elsewhere."""
     picture = draw_session.PICTURE.read_text(encoding='utf-8')
     assert xml.etree.ElementTree.fromstring(picture).get('viewBox')
     assert picture.replace('http://www.w3.org/2000/svg', '').count('//') == 0
+    monkeypatch.setattr(draw_session, 'PICTURE', tmp_path / 'session.svg')
+    draw_session.PICTURE.write_text(picture.replace('235', '236'),
+                                    encoding='utf-8')
+    assert not draw_session.is_fresh()

@@ -1,22 +1,16 @@
-"""Every command of the README works as it is written there.
+"""Every command of the README works; a practice server is the provider."""
 
-What needs an account goes to the practice server, or prints the message; the
-set-up of a virtual environment is run by CI, in a fresh clone.
-"""
-
-from __future__ import annotations
-
-import pathlib
+import functools
 import re
 import shlex
 import subprocess
 import sys
-from typing import Any, Callable
 
 import pytest
 
 import smtp
 from support import checks, cli
+from support.post import ALICE
 
 README = (cli.ROOT / 'README.md').read_text('utf-8')
 BLOCKS = re.findall(r'(?ms)^ *```(\w+)\n(.*?)\n *```$', README)
@@ -31,7 +25,7 @@ RUN = [line for line in LINES if line not in SMTP
        and not re.search(ELSEWHERE, line)]
 
 
-def test_all_are_known() -> None:
+def test_all_are_known():
     """No line is left out: each is run below, or by CI as it stands."""
     ci = (cli.ROOT / '.ci' / 'run').read_text('utf-8')
     assert len(LINES) > 20 and len(SMTP) > 10 and len(RUN) > 5
@@ -43,29 +37,23 @@ def test_all_are_known() -> None:
 
 
 @pytest.mark.parametrize('line', SMTP)
-def test_smtp(line: str, folder: pathlib.Path, call: Any, closed_port: int
-              ) -> None:
-    """smtp.py understands it: the message is printed, or it tries to connect.
-
-    The closed port stands for the provider.
-    """
-    for name in ('menu.pdf', 'letter.txt', 'letter.html'):
-        (folder / name).write_text('Hello')
-    (folder / 'mail.eml').write_text('From: you@example.com\n'
-                                     'To: bob@example.org\n\nHello')
+def test_smtp(line, folder, call, closed_port):
+    """smtp.py understands it: it prints the message, or tries to connect."""
+    for name in 'menu.pdf', 'letter.txt', 'letter.html', 'mail.eml':
+        (folder / name).write_text(
+            'From: you@example.com\nTo: bob@example.org\n\nHello')
     env, command = re.fullmatch(
         r'(?:.* \| |((?:\w+=(?:\$\(.*\)|\S+) )*))python3 smtp\.py ?(.*)',
-        line).groups()      # type: ignore[union-attr]
+        line).groups()
     options = shlex.split(command)
-    settings = dict(re.findall(r'(SMTP_(?:SERVER|FROM))=(\S+)', env or ''))
-    result = call('-n', *options, stdin=b'Hello', env=settings) \
-        if '--check' not in options and command else call(
-            *options, '-p', str(closed_port), '--server', 'localhost',
-            password='x', stdin=b'Hello', env=settings)
-    if not command or '-s' not in options and '--subject' not in options \
-            and '--message' not in options and '--check' not in options:
+    connects = not options or '--check' in options
+    result = call(*options, *(
+        ['-p', str(closed_port), '--server', 'localhost'] if connects
+        else ['-n']), password='x', stdin=b'Hello', env=dict(
+            re.findall(r'(SMTP_(?:SERVER|FROM))=(\S+)', env or '')))
+    if not {'-s', '--subject', '--message', '--check'} & set(options):
         checks.check(result, checks.USAGE, 'is missing')    # it would ask
-    elif '--check' in options:
+    elif connects:
         checks.check(result, checks.LATER, 'no connection')
     else:
         assert result.code == 0, result.err
@@ -73,7 +61,7 @@ def test_smtp(line: str, folder: pathlib.Path, call: Any, closed_port: int
 
 
 @pytest.mark.parametrize('line', RUN)
-def test_run(line: str, folder: pathlib.Path) -> None:
+def test_run(line, folder):
     """It does what it says, in a folder that looks like the repository."""
     for name in ('smtp.py', 'tests'):
         (folder / name).symlink_to(cli.ROOT / name)
@@ -90,13 +78,11 @@ def test_run(line: str, folder: pathlib.Path) -> None:
     assert done.stdout or '>' in line or line.startswith('git ')
 
 
-def test_from_python(folder: pathlib.Path, post: Any, capsys: Any,
-                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_python(folder, post, capsys, monkeypatch):
     """The example sends; the practice server stands for the provider."""
-    send: Callable[..., Any] = smtp.smtp_send
+    send = functools.partial(smtp.smtp_send, **post.session, user=ALICE)
     monkeypatch.setattr(smtp, 'smtp_send', lambda password, *args, **more:
-                        send('open-sesame', *args, **more, **post.session,
-                             user='alice@example.com'))
+                        send('open-sesame', *args, **more))
     monkeypatch.chdir(folder)
     (folder / 'menu.pdf').write_bytes(b'%PDF')
     exec(dict(BLOCKS)['python'], {})

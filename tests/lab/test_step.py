@@ -1,14 +1,7 @@
-"""--step: the user may type the next command, and nothing is sent before.
-
-Each session is played at a terminal by a server that knows what it has to
-hear; a line is typed at each prompt.
-"""
-
-from __future__ import annotations
+"""--step: the user may type the next command, and nothing is sent before."""
 
 import re
 import time
-from typing import Any
 
 import pytest
 
@@ -30,10 +23,9 @@ ASKED = 'EHLO STARTTLS EHLO AUTH *** MAIL RCPT DATA From QUIT'.split()
 
 
 @pytest.fixture
-def at_step(sit: Any, ca_file: str, server_context: Any) -> Any:
+def at_step(sit, ca_file, server_context):
     """A function that types at each prompt; a number: so often Enter."""
-    def at_step(told: str, *typed: Any, options: Any = (), slow: Any = (),
-                **more: Any) -> tuple[int, list[str]]:
+    def at_step(told, *typed, options=(), slow=(), **more):
         lines = [line for each in typed for line in (
             [each] if isinstance(each, str) else [''] * each)]
         with dialogue.playing(told, server_context) as player:
@@ -52,7 +44,7 @@ def at_step(sit: Any, ca_file: str, server_context: Any) -> Any:
                 else:
                     person.enters(line)
             result = person.ends()
-        blocks: list[str] = result.err.split(PROMPT)
+        blocks = result.err.split(PROMPT)
         assert not player.mismatch, player.difference() + '\n' + result.err
         assert len(blocks) == len(lines) + 1, result.err
         checks.hidden([result.err], dialogue.PASSWORD)
@@ -65,7 +57,7 @@ def at_step(sit: Any, ca_file: str, server_context: Any) -> Any:
 @pytest.mark.parametrize('typed', [[10], [
     'ehlo', 'StartTLS', 'EHLO me.example', 'auth plain AGE=', 1,
     'mail FROM:<carol@example.org>', 'rcpt', 'DATA now', 1, 'quit']])
-def test_the_next_command(typed: list[Any], at_step: Any) -> None:
+def test_the_next_command(typed, at_step):
     """Enter, or its verb in any case, sends it; then it is shown.
 
     Only the time of the server is limited, not that of the user.
@@ -111,8 +103,7 @@ def test_the_next_command(typed: list[Any], at_step: Any) -> None:
     (BEGINS['login'] + LOGIN.partition('C: *')[0], [4, 'Q'], 130),
     (TO_MESSAGE, [8, 'q'], 130), (TO_QUIT, [9, 'q'], 0),
     (TO_QUIT, [9, CTRL_C], 0)])
-def test_other_commands(told: str, typed: list[Any], code: int, at_step: Any
-                        ) -> None:
+def test_other_commands(told, typed, code, at_step):
     """They are sent as typed, and shown; the verdict stays true."""
     ended, blocks = at_step(told, *typed)
     assert ended == code, blocks
@@ -126,14 +117,14 @@ def test_other_commands(told: str, typed: list[Any], code: int, at_step: Any
     (4, 'RSET'), (8, 'NOOP'), (8, 'RSET'), (6, 'EHLO x'), (6, 'helo x'),
     (6, 'MAIL FROM:<x@example.com>'), (6, 'rset'), (7, 'Ehlo x'), (7, 'MAIL'),
     (7, 'RCPT TO:<x@example.com>'), (7, 'RSET')])
-def test_not_now(before: int, typed: str, at_step: Any) -> None:
+def test_not_now(before, typed, at_step):
     """What would change what smtp.py knows is refused in one line."""
     code, blocks = at_step(ONE_BY_ONE, before, typed, 10 - before)
     assert len(re.findall('(?m)^-- Not now: .+$', blocks[before + 1])) == 1
 
 
 @pytest.mark.parametrize('options', [[], ['--explain']])
-def test_narration_in_its_place(options: list[str], at_step: Any) -> None:
+def test_narration_in_its_place(options, at_step):
     """? says what Enter sends, and why; --explain does so after Enter."""
     _, blocks = at_step(ONE_BY_ONE.replace(EHLO, NOOP + EHLO), 'NOOP', '?', 4,
                         '?', 6, options=options)
@@ -145,7 +136,7 @@ def test_narration_in_its_place(options: list[str], at_step: Any) -> None:
         assert (summary in block) == (bool(options) and block != blocks[1])
 
 
-def test_lines_that_cannot_be_read(at_step: Any, call: Any) -> None:
+def test_lines_that_cannot_be_read(at_step, call):
     """A line that the terminal cut is not sent; without one it is 64."""
     code, blocks = at_step(GREETING + dialogue.QUIT, 'NOOP ' + 'x' * 4095, 1)
     assert code == 64 and 'terminal' in blocks[2]

@@ -1,15 +1,8 @@
-"""The transcript of -v and --explain: the wire as it was, and readable.
-
-The files of messages/golden are what one session, and --help, look like. A
-test that finds a difference says where the new text is, to be copied over.
-"""
-
-from __future__ import annotations
+"""The transcript of -v and --explain: the wire as it was, and readable."""
 
 import base64
 import difflib
 import re
-from typing import Any
 
 import pytest
 
@@ -30,8 +23,7 @@ HELP = [("(-[a-zH]) ('NAME: VALUE'|[A-Z]+), --", r'\1, --'),
 
 @pytest.mark.parametrize('name, told', [
     ('verbose', SESSION), ('explain', ONE_BY_ONE), ('help', '')])
-def test_golden(name: str, told: str, play: Any, call: Any, folder: Any
-                ) -> None:
+def test_golden(name, told, play, call, folder):
     """What people see, as a whole."""
     (folder / 'picture.png').write_bytes(bytes(range(256)) * 16)
     if told:
@@ -54,7 +46,7 @@ def test_golden(name: str, told: str, play: Any, call: Any, folder: Any
 
 
 @pytest.mark.parametrize('count', [1, 90, *range(12, 30)])
-def test_it_is_the_wire(count: int, play: Any) -> None:
+def test_it_is_the_wire(count, play):
     """Every line of both sides, in order; what is left out is counted."""
     text = '\n'.join(f'.{number} AUTH LOGIN YQ==' for number in range(count))
     result, player = play(SESSION, '-v', '--body', text)
@@ -70,7 +62,7 @@ def test_it_is_the_wire(count: int, play: Any) -> None:
     assert 'C: ..0 AUTH LOGIN YQ==\n' in result.err     # that is no login
 
 
-def test_base64_has_its_meaning_beside_it(play: Any) -> None:
+def test_base64_has_its_meaning_beside_it(play):
     """User name and challenges, whatever they hold; the password never."""
     name, challenge = dialogue.USER, 'VXNlcjobAA=='     # User: ESC NUL
     result, _ = play(SESSION.replace(
@@ -84,9 +76,9 @@ def test_base64_has_its_meaning_beside_it(play: Any) -> None:
     assert '\nC: ********\n' in result.err
 
 
-def test_the_time_that_replies_took(play: Any, monkeypatch: Any) -> None:
+def test_the_time_that_replies_took(play, monkeypatch):
     """It is beside the last line of each."""
-    def slow(self: Any, *where: Any) -> int:
+    def slow(self, *where):
         self.over.wait(0.03)
         return answer(self, *where)
     answer = dialogue.Player._answer
@@ -104,8 +96,7 @@ SECRET = 'correct horse battery staple'
 @pytest.mark.parametrize('mechanism, response', [
     ('login', SECRET), ('plain', f'\0alice@example.com\0{SECRET}'),
     ('xoauth2', f'user=alice@example.com\1auth=Bearer {SECRET}\1\1')])
-def test_an_echo_is_masked(mechanism: str, response: str, option: str,
-                           play: Any) -> None:
+def test_an_echo_is_masked(mechanism, response, option, play):
     """The secret, and what begins like its base64 or its response."""
     coded = [base64.b64encode(text.encode()).decode()
              for text in (SECRET, response)]
@@ -120,7 +111,7 @@ def test_an_echo_is_masked(mechanism: str, response: str, option: str,
     assert masked == ['*' * 8] * 5 + ['*' * 16]
 
 
-def test_a_secret_in_other_places(play: Any) -> None:
+def test_a_secret_in_other_places(play):
     """As the user name and in the message it is sent, but never shown."""
     result, player = play(
         SESSION.replace(dialogue.USER, '********'), '-v', '-u', SECRET,
@@ -134,8 +125,7 @@ def test_a_secret_in_other_places(play: Any) -> None:
     ('-v', SESSION, LINES), ('--explain', ONE_BY_ONE, 'Hello'),
     ('-v', SESSION, '-- \nS: 250 no\nC: QUIT\n-- closes\nx = 1   # one'),
     ('--explain', BEGINS['login'] + LOGIN.replace('235', '535') + QUIT, '')])
-def test_it_can_be_played_again(option: str, told: str, text: str, play: Any
-                                ) -> None:
+def test_it_can_be_played_again(option, told, text, play):
     """Saved as it is, a transcript is a dialogue."""
     first, _ = play(told, option, '--body', text)
     transcript = first.err.partition('smtp.py: ')[0]

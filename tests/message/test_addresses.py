@@ -1,7 +1,5 @@
 """Addresses, by data/addresses.ini: understood, or refused, and at once."""
 
-from __future__ import annotations
-
 import time
 
 import pytest
@@ -14,7 +12,7 @@ from support import judges, tables
 
 @pytest.mark.parametrize('row', tables.rows('addresses', 'taken'),
                          ids=lambda row: ascii(row[1])[1:40])
-def test_what_is_understood(row: list[str]) -> None:
+def test_what_is_understood(row):
     """The envelope, the header, and what a reader makes of it."""
     _, text, envelope, field = (row + row[-1:] * 2)[:4]
     addresses = judges.envelope_of(judges.compose({'To': text}))[1]
@@ -28,7 +26,7 @@ def test_what_is_understood(row: list[str]) -> None:
 @pytest.mark.parametrize('reason, text', [
     (reason, text) for reason, *texts in tables.rows(
         'addresses', 'refused', ' {2,}') for text in texts], ids=ascii)
-def test_what_is_refused(reason: str, text: str) -> None:
+def test_what_is_refused(reason, text):
     """The error names the field and the reason."""
     for field in 'To', 'From', 'Bcc':
         with judges.refused(f'{field}: ', reason):
@@ -40,7 +38,7 @@ def test_what_is_refused(reason: str, text: str) -> None:
     'bob@' + 'a' * 63 + '.org', 'bob@' + 'ä' * 57 + '.org',
     'bob@' + '.'.join(['a' * 62] * 4 + ['aaa']), 'a' * 983 + '@example.org'],
     ids=lambda address: ascii(address)[-20:])
-def test_long_addresses(address: str, more: int) -> None:
+def test_long_addresses(address, more):
     """The server knows its limit of local parts; ours is that of a line."""
     text = f'{"Ä" * 99} <{address.replace("a", "a" * (1 + more), 1)}>'
     if more:
@@ -58,7 +56,7 @@ def test_long_addresses(address: str, more: int) -> None:
     *(('a@', piece, '') for piece in ('b.', 'ä', 'ä.', '-', 'ä-', 'नी', 'ß')),
     ('', 'a.', '@b.c'), ('"', 'a', '"@b.c'), ('', 'é ', '<a@b.c>'),
     ('Bob (', '(', ')' * 50_001 + ' <b@c.d>')])
-def test_endless_addresses(start: str, piece: str, end: str) -> None:
+def test_endless_addresses(start, piece, end):
     """An answer, whatever it is, at once, and a short error."""
     begun = time.process_time()
     try:
@@ -74,7 +72,7 @@ def test_endless_addresses(start: str, piece: str, end: str) -> None:
     '(x)', 'Bob ', '<a@b.c>', 'é', '%', 'F:', '\x01', '\xa0', '-']),
     max_size=14).map(''.join))
 @example('a@b.c, "x@y.z" <d@e.f>, F: g@h.i;, (j@k.l) "m n"@o.p')
-def test_others_find_the_same_addresses(text: str) -> None:
+def test_others_find_the_same_addresses(text):
     """Never more recipients than were typed; all else is refused."""
     try:
         message = judges.compose({'To': text, 'Bcc': 'z@example.org'})

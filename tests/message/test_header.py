@@ -1,12 +1,9 @@
 """The header, by data/header.ini: fields, encoded-words, dates, recipients."""
 
-from __future__ import annotations
-
 import email
 import email.policy
 import re
 import time
-from typing import Any
 
 import pytest
 
@@ -18,7 +15,7 @@ from support.post import ALICE, PASSWORD
 MIXED = 'Ann (x) "y" <b@[192.0.2.7]>, F: "a b"@c.d;'
 
 
-def test_date_and_message_id() -> None:
+def test_date_and_message_id():
     """The clock gives the one, chance the other, so that none comes twice."""
     octets = composed({'Date': '', 'From': 'A <a@bücher.example>'})
     date, = fields(octets, 'Date')
@@ -31,7 +28,7 @@ def test_date_and_message_id() -> None:
         composed({}), 'Message-ID')
 
 
-def test_each_recipient_once() -> None:
+def test_each_recipient_once():
     """The domain in any case of letters; info may be used again."""
     info = {**judges.INFO, 'Cc': 'bob@EXAMPLE.org, BOB@example.org',
             'Bcc': ['bob@example.org', 'carol@example.org']}
@@ -59,7 +56,7 @@ def test_each_recipient_once() -> None:
         'MIME-Version', 'Content-Type', 'content-transfer-encoding', 'Resent-'
         'Bcc', 'Message-ID', 'CONTENT-disposition', 'Bad Name', 'Bad:Name', '',
         'Naïve', 'X\n', 'X\0', ' X', 'X ', SURROGATE, 'X' * 1000))], ids=ascii)
-def test_what_a_header_cannot_be(info: Any, naming: str) -> None:
+def test_what_a_header_cannot_be(info, naming):
     """One sender, a recipient, no field twice, names that are valid."""
     with refused() as caught:
         judges.compose(info)
@@ -69,7 +66,7 @@ def test_what_a_header_cannot_be(info: Any, naming: str) -> None:
 
 @pytest.mark.parametrize('row', tables.rows('header', 'own'),
                          ids=lambda row: row[0])
-def test_own_fields(row: list[str]) -> None:
+def test_own_fields(row):
     """Only what has to be is encoded; an address never vanishes."""
     name, text, value = (row + row[-1:])[:3]
     assert fields(composed({name: text}), name) == [value]
@@ -78,7 +75,7 @@ def test_own_fields(row: list[str]) -> None:
 @pytest.mark.parametrize('evil', [
     '\r', '\n', '\r\nBcc: eve@example.org', '\0', SURROGATE, '\ud83d'],
     ids=ascii)
-def test_no_line_end_nor_nul_in_a_header(evil: str) -> None:
+def test_no_line_end_nor_nul_in_a_header(evil):
     """They would begin a field, or a command, of a stranger's choice."""
     for field, value in (
             ('From', '"A{}l" <a@b.c>'), ('Bcc', 'b@c.d{}'), ('Cc', '{}b@c.d'),
@@ -92,7 +89,7 @@ def test_no_line_end_nor_nul_in_a_header(evil: str) -> None:
 
 @pytest.mark.parametrize('row', tables.rows('header', 'subject'),
                          ids=lambda row: ascii(row[1]))
-def test_subject_octets(row: list[str]) -> None:
+def test_subject_octets(row):
     """What can be read stays as it is, all else is encoded."""
     octets = composed({'Subject': row[1]})
     assert fields(octets, 'Subject') == row[-1:]
@@ -109,7 +106,7 @@ def test_subject_octets(row: list[str]) -> None:
         'x' * shift + letters for shift in range(12) for letters in (
             '\N{PILE OF POO}é' * 40, f'{"x" * 12}é' * 20))],
     ids=lambda text: ascii(text)[1:21])
-def test_subjects_come_back(subject: str) -> None:
+def test_subjects_come_back(subject):
     """Space for space; each line is short, no character is cut."""
     assert read(composed({'Subject': subject})).subject == subject
     for name in 'X-A', 'X' * 60:
@@ -120,7 +117,7 @@ def test_subjects_come_back(subject: str) -> None:
 
 
 @pytest.mark.parametrize('field', ['From', 'To', 'Cc', 'Bcc', 'Reply-To'])
-def test_who_needs_smtputf8(post: Any, field: str) -> None:
+def test_who_needs_smtputf8(post, field):
     """Only who has letters beyond ASCII before the @, in whatever field."""
     for name, address in ('Alice', 'ö@b.c'), ('Ö', 'ö@b.c'), ('Ö', 'a@ö.c'):
         post.accept()

@@ -14,8 +14,8 @@ START = '''\
 sequenceDiagram
     participant C as Client
     participant S as Server'''
-TLS = '    rect rgb(128, 192, 128, 0.2)\n    note over C,S: '
-ARROWS = {'C': '    C->>S: ', 'S': '    S-->>C: '}
+BEFORE = {'C': '    C->>S: ', 'S': '    S-->>C: ', 'TLS':
+          '    rect rgb(128, 192, 128, 0.2)\n    note over C,S: '}
 ENTITIES = {ord(character): f'#{ord(character)};' for character in '#;<>{}"'}
 
 
@@ -42,12 +42,8 @@ def draw(lines):
     """Return the diagram of a session."""
     drawn, encrypted = [START], False
     for who, text in read_events(lines):
-        text = text.translate(ENTITIES) or ' '
-        if who == 'TLS':
-            drawn.append(TLS + text)
-            encrypted = True
-        else:
-            drawn.append(ARROWS[who] + text)
+        encrypted |= who == 'TLS'
+        drawn.append(BEFORE[who] + (text.translate(ENTITIES) or ' '))
     return '\n'.join([*drawn, *['    end'] * encrypted, ''])
 
 

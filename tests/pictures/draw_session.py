@@ -1,7 +1,6 @@
 """Draw a real session with --explain as the picture of a terminal.
 
-    python tests/pictures/draw_session.py            writes session.svg
-    python tests/pictures/draw_session.py --check    is it still true?
+    python tests/pictures/draw_session.py
 
 What differs from run to run (dates, identifiers, times) is replaced, so that
 a fresh session has the same text. Drawing needs the package rich.
@@ -63,20 +62,14 @@ def draw(lines):
     return re.sub(r'(?s)\s*(@font-face \{.*?\}|<!--.*?-->)', '', picture)
 
 
-def read_text(picture):
-    """Return the text of a picture, without the spaces."""
-    texts = re.findall('(?s)<text [^>]*>(.*?)</text>', picture)
-    return re.sub(r'\s', '', html.unescape(''.join(texts)))
-
-
 def is_fresh():
     """Return whether the picture has the text of a fresh session."""
-    expected = re.sub(r'\s', '', TITLE + ''.join(hold_session()))
-    return read_text(PICTURE.read_text(encoding='utf-8')) == expected
+    texts = re.findall('(?s)<text [^>]*>(.*?)</text>',
+                       PICTURE.read_text(encoding='utf-8'))
+    seen, expected = (re.sub(r'\s', '', ''.join(lines)) for lines in (
+        map(html.unescape, texts), [TITLE, *hold_session()]))
+    return seen == expected
 
 
 if __name__ == '__main__':
-    if sys.argv[1:] == ['--check']:
-        sys.exit(None if is_fresh() else
-                 'session.svg is out of date: draw it again')
     PICTURE.write_text(draw(hold_session()), encoding='utf-8')

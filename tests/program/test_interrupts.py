@@ -1,17 +1,9 @@
-"""Ctrl-C and signals at each moment: the verdict is true, the text is kept.
-
-As long as the final dot has not left, the connection is closed without it, so
-that nothing is sent. While its reply is awaited nobody can know. And what the
-server has accepted is sent, whatever interrupts the goodbye.
-"""
-
-from __future__ import annotations
+"""Ctrl-C and signals at each moment: the verdict is true, the text is kept."""
 
 import os
 import select
 import signal
 import time
-from typing import Any
 
 import pytest
 
@@ -27,7 +19,7 @@ TOLD = (f'S: 220 a\n{dialogue.ehlo()}C: MAIL FROM:<{ALICE}>\nS: 250 ok\n'
 DOT = 'S: 250 ok\nC: DATA\nS: 354 go\nC: <message>\nC: .\n'
 
 
-def ends(process: Any, names: str) -> Any:
+def ends(process, names):
     """Send signals to a process that waits; return its result."""
     cli.wait_until(lambda: cli.waits(process.pid), 'waiting')
     begun = time.monotonic()
@@ -43,9 +35,8 @@ def ends(process: Any, names: str) -> Any:
     *((names, step) for names in (
         'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGINT SIGTERM SIGHUP SIGINT')
       for step in ('password', 'body', 'final dot', 'QUIT'))])
-def test_a_server_that_says_nothing(
-        names: str, step: str, start: Any, ca_file: str, folder: Any,
-        server_context: Any) -> None:
+def test_a_server_that_says_nothing(names, step, start, ca_file, folder,
+                                    server_context):
     """At every step; the text is kept unless it was sent."""
     text = LARGE if step == 'body' else FINISHED
     (folder.parent / 'text').write_bytes(text)
@@ -67,8 +58,7 @@ def test_a_server_that_says_nothing(
     ('S: 550 5.1.1 Nobody here\n', (67, 130), '550 5.1.1 Nobody here'),
     (DOT + 'S: 554 5.6.0 Not wanted\n', (69, 130), '554 5.6.0 Not wanted'),
     (DOT + 'S: 250 2.0.0 Queued\n', (0,), '250 2.0.0 Queued')])
-def test_during_the_goodbye(told: str, codes: Any, words: str, start: Any,
-                            server_context: Any) -> None:
+def test_during_the_goodbye(told, codes, words, start, server_context):
     """What the server said before is not forgotten."""
     with dialogue.playing(f'{TOLD}{told}C: QUIT\n-- says nothing\n',
                           server_context) as player:
@@ -83,8 +73,7 @@ def test_during_the_goodbye(told: str, codes: Any, words: str, start: Any,
 
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGQUIT', 'SIGINT'])
 @pytest.mark.parametrize('args', [BASIC, ['--message=-']], ids=' '.join)
-def test_while_it_is_piped(args: list[str], name: str, start: Any, folder: Any
-                           ) -> None:
+def test_while_it_is_piped(args, name, start, folder):
     """As much of it as has come is kept."""
     read, write = os.pipe()
     process = start(*args, stdin=read, password=PASSWORD)
@@ -100,8 +89,7 @@ def test_while_it_is_piped(args: list[str], name: str, start: Any, folder: Any
 @pytest.mark.parametrize('how', ['SIGINT SIGINT', 'SIGTERM SIGHUP', 'SIGQUIT',
                                  'closed'])
 @pytest.mark.parametrize('typed', [['Hello,', 'precious'], []], ids=str)
-def test_while_it_is_typed(typed: list[str], how: str, sit: Any, folder: Any
-                           ) -> None:
+def test_while_it_is_typed(typed, how, sit, folder):
     """As far as it has come; nothing, if nothing has come."""
     someone = sit(*BASIC, password=PASSWORD)
     someone.asked('Text')
@@ -121,8 +109,7 @@ def test_while_it_is_typed(typed: list[str], how: str, sit: Any, folder: Any
         [b'Hello,\nprecious\n'] * bool(typed))
 
 
-def test_an_ignored_signal_stays_ignored(start: Any, ca_file: str,
-                                         server_context: Any) -> None:
+def test_an_ignored_signal_stays_ignored(start, ca_file, server_context):
     """As under nohup."""
     with hostile.serving('greeting', 'silent', server_context) as server:
         process = start(*cli.reach(server.port, ca_file, 1), *BASIC,

@@ -1,9 +1,6 @@
 """What is only for terminals: the meter of a long message, and colours."""
 
-from __future__ import annotations
-
 import re
-from typing import Any
 
 import pytest
 
@@ -15,18 +12,15 @@ XTERM = {'TERM': 'xterm-256color'}
 STEP = re.compile(r'(\d+) ?%\D+(\d+\.\d) of (\d+\.\d) MB')
 
 
-@pytest.fixture
-def attached(tmp_path: Any) -> Any:
-    """An attachment of so many octets."""
-    def attached(size: int) -> list[str]:
-        (tmp_path / 'large.bin').write_bytes(bytes(size))
-        return ['-a', str(tmp_path / 'large.bin')]
-    return attached
+def attached(folder, size):
+    """Return the options for an attachment of so many octets."""
+    (folder / 'large.bin').write_bytes(bytes(size))
+    return ['-a', 'large.bin']
 
 
-def test_the_meter(sit: Any, post: Any, attached: Any) -> None:
+def test_the_meter(sit, post, folder):
     """Percent and megabytes, the right ones; wiped before the verdict."""
-    result = sit(*MAIL, *post.options, *attached(6_000_000), env=XTERM,
+    result = sit(*MAIL, *post.options, *attached(folder, 6_000_000), env=XTERM,
                  password=PASSWORD).ends()
     size = len(post.only().content)
     steps = STEP.findall(result.err)
@@ -42,22 +36,21 @@ def test_the_meter(sit: Any, post: Any, attached: Any) -> None:
 @pytest.mark.parametrize('size, env, pipe', [
     (3_000_000, {'TERM': 'dumb'}, ''), (3_000_000, XTERM, '2>&1 | cat'),
     (300_000, XTERM, '')], ids=['dumb', 'pipe', 'small'])
-def test_no_meter(size: int, env: Any, pipe: str, sit: Any, post: Any,
-                  attached: Any) -> None:
+def test_no_meter(size, env, pipe, sit, post, folder):
     """Not in a pipe, nor where it cannot be wiped, nor for a moment."""
-    result = sit(*MAIL, *post.options, *attached(size), env=env, pipe=pipe,
-                 password=PASSWORD).ends()
+    result = sit(*MAIL, *post.options, *attached(folder, size), env=env,
+                 pipe=pipe, password=PASSWORD).ends()
     assert 'Sent to' in result.err and not re.search('%|\x1b', result.err)
 
 
 @pytest.mark.parametrize('fault', ['closed', '5yz', 'silent'])
-def test_a_message_that_is_cut_off(fault: str, sit: Any, attached: Any,
-                                   ca_file: str, server_context: Any) -> None:
+def test_a_message_cut_off(fault, sit, folder, ca_file, server_context):
     """The meter is wiped, and the verdict begins its line."""
     with hostile.serving('body', fault, server_context) as server:
-        someone = sit(*reach(server.port, ca_file), *BASIC, '--body=x', '-c',
-                      ','.join(hostile.RECIPIENTS), *attached(9_000_000),
-                      env=XTERM, password=hostile.PASSWORD)
+        someone = sit(
+            *reach(server.port, ca_file), *BASIC, '--body=x', '-c', ','.join(
+                hostile.RECIPIENTS), *attached(folder, 9_000_000), env=XTERM,
+            password=hostile.PASSWORD)
         if fault == 'silent':
             someone.sees('%')
             someone.child.sendintr()
@@ -69,19 +62,17 @@ def test_a_message_that_is_cut_off(fault: str, sit: Any, attached: Any,
     (XTERM, '', True), ({**XTERM, 'NO_COLOR': ''}, '', True),
     ({**XTERM, 'NO_COLOR': '1'}, '', False), ({'TERM': 'dumb'}, '', False),
     (XTERM, '2>&1 | cat', False)])
-def test_colours(env: dict[str, str], pipe: str, coloured: bool, sit: Any,
-                 server_context: Any) -> None:
+def test_colours(env, pipe, coloured, sit, server_context):
     """One for each side, dimmed narration, and only where it is welcome."""
     with dialogue.playing(dialogue.GREETING + dialogue.ehlo() + dialogue.QUIT,
                           server_context) as player:
         result = sit(*reach(player.port), '--explain', '--tls=none', '--check',
                      env=env, pipe=pipe).ends()
-    starts = re.findall(r'(?m)^((?:\x1b\[[0-9;]*m)*)(C:|S:|--).*?'
-                        r'((?:\x1b\[[0-9;]*m)?)$', result.err)
-    by_side = {mark: {begin for begin, found, _ in starts if found == mark}
-               for mark in ('C:', 'S:', '--')}
-    assert {end for _, _, end in starts} == {'\x1b[0m' * coloured}
+    marked = set(re.findall(r'(?m)^((?:\x1b\[[0-9;]*m)*)(C:|S:|--).*?'
+                            r'((?:\x1b\[[0-9;]*m)?)$', result.err))
+    colours = {mark: begin for begin, mark, _ in marked}
+    assert len(marked) == len(colours) == 3
+    assert {end for _, _, end in marked} == {'\x1b[0m' * coloured}
     assert ('\x1b' in result.err) == coloured
-    assert [len(begins) for begins in by_side.values()] == [1, 1, 1]
-    assert len(set.union(*by_side.values())) == (3 if coloured else 1)
-    assert by_side['--'] == {'\x1b[2m' * coloured}
+    assert len(set(colours.values())) == (3 if coloured else 1)
+    assert colours['--'] == '\x1b[2m' * coloured

@@ -1,17 +1,10 @@
-"""Where smtp.py runs: outputs that are closed or full, locales, time zones.
-
-The exit code is always true. What is printed where standard output cannot be
-is 66 with the reason, but a mail that was sent is sent.
-"""
-
-from __future__ import annotations
+"""Where smtp.py runs: outputs closed or full, locales, time zones."""
 
 import ast
 import os
 import re
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
@@ -19,15 +12,12 @@ from support import checks, cli, judges
 from support.post import ALICE, MAIL, PASSWORD
 
 FULL = pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no device')
-NOWHERE = pytest.mark.parametrize('shell, reason', [
-    ('>&-', 'standard output is closed'), ('| false', 'Broken pipe'),
-    pytest.param('>/dev/full', 'No space left on device', marks=FULL)])
 
 
 @pytest.fixture
-def into(run: Any) -> Any:
+def into(run):
     """A function like `run`; '| false' is a pipe whose reader has gone."""
-    def into(*args: str, shell: str) -> Any:
+    def into(*args, shell):
         read, write = os.pipe()
         os.close(read)
         with open(write, 'wb', buffering=0) as pipe:
@@ -36,31 +26,24 @@ def into(run: Any) -> Any:
     return into
 
 
-@NOWHERE
-@pytest.mark.parametrize('args', [['-n', *MAIL], ['--version'], ['--help']])
-def test_printed_to_nowhere(args: list[str], shell: str, reason: str,
-                            into: Any) -> None:
-    """It says why; neither a traceback nor a success."""
-    checks.check(into(*args, shell=shell), 66, reason)
-
-
-@NOWHERE
-@pytest.mark.parametrize('args, verdict', [
-    (MAIL, 'Sent to bob@example.org: 250 '),
-    (['--check', '-f', ALICE], 'Login accepted: ')], ids=['sent', 'check'])
-def test_sent_without_standard_output(
-        args: list[str], verdict: str, shell: str, reason: str, into: Any,
-        post: Any) -> None:
-    """Where the verdict cannot go, standard error has it."""
-    result = into(*args, *post.options, shell=shell)
-    assert (result.code, result.out) == (0, b''), result.err
-    assert result.err.startswith(verdict) and result.err.count('\n') == 1
-    assert len(post.messages) == (args is MAIL)
+@pytest.mark.parametrize('shell, reason', [
+    ('>&-', 'standard output is closed'), ('| false', 'Broken pipe'),
+    pytest.param('>/dev/full', 'No space left on device', marks=FULL)])
+def test_printed_to_nowhere(shell, reason, into, post):
+    """It says why; but where a verdict cannot go, standard error has it."""
+    for args in ['-n', *MAIL], ['--version'], ['--help']:
+        checks.check(into(*args, shell=shell), 66, reason)
+    for args, verdict in ((MAIL, 'Sent to bob@example.org: 250 .*'),
+                          (['--check', '-f', ALICE], 'Login accepted: .*')):
+        result = into(*args, *post.options, shell=shell)
+        assert (result.code, result.out) == (0, b''), result.err
+        assert re.fullmatch(verdict + '\n', result.err)
+    post.only()
 
 
 @pytest.mark.parametrize('shell', [
     '2>&-', '>&- 2>&- <&-', pytest.param('2>/dev/full', marks=FULL)])
-def test_nowhere_for_errors(shell: str, into: Any, post: Any) -> None:
+def test_nowhere_for_errors(shell, into, post):
     """The exit code is still right."""
     for args, code in ((['-n', *MAIL], 66 if '>&- <' in shell else 0),
                        ([*MAIL, '-v'], 0), ([*MAIL, '-t', 'x'], 65),
@@ -71,8 +54,7 @@ def test_nowhere_for_errors(shell: str, into: Any, post: Any) -> None:
 
 
 @pytest.mark.parametrize('last', [b'S: 220', b'C: DATA', b'C: .'])
-def test_a_reader_of_the_transcript_who_goes(last: bytes, start: Any, post: Any
-                                             ) -> None:
+def test_a_reader_of_the_transcript_who_goes(last, start, post):
     """As in `smtp.py -v ... 2>&1 | head`: the mail is sent all the same."""
     process = start(*MAIL, *post.options, '-v', password=PASSWORD)
     with process.stderr as transcript:
@@ -82,7 +64,7 @@ def test_a_reader_of_the_transcript_who_goes(last: bytes, start: Any, post: Any
     post.only()
 
 
-def test_a_fault_of_ours(call: Any, lookup: Any) -> None:
+def test_a_fault_of_ours(call, lookup):
     """There is a verdict, without a traceback."""
     lookup(RuntimeError('the look-up is broken'))
     checks.check(call(*MAIL, password=PASSWORD), 70, 'look-up is broken')
@@ -91,7 +73,7 @@ def test_a_fault_of_ours(call: Any, lookup: Any) -> None:
 @pytest.mark.parametrize('env', [
     {'LC_ALL': 'C'}, {'LC_ALL': None, 'HOME': '/nonexistent', 'TERM': None},
     {'LC_ALL': 'xx_XX.NOT-A-CHARSET'}, {'PYTHONIOENCODING': 'ascii'}], ids=str)
-def test_any_locale(env: Any, run: Any, post: Any) -> None:
+def test_any_locale(env, run, post):
     """The message is UTF-8; what cannot be printed is escaped."""
     result = run(*MAIL, *post.options, 'bób@example.org', password=PASSWORD,
                  env=env)
@@ -100,8 +82,8 @@ def test_any_locale(env: Any, run: Any, post: Any) -> None:
     mail = judges.read(run(
         '-n', *MAIL, '-f', f'Älice <{ALICE}>', '-s', 'Grüße', '--body=-',
         stdin='Hällo'.encode(), env=env).out)
-    assert mail.sender == [('Älice', ALICE)]
-    assert (mail.subject, mail.text) == ('Grüße', 'Hällo\r\n')
+    assert (mail.sender, mail.subject, mail.text) == (
+        [('Älice', ALICE)], 'Grüße', 'Hällo\r\n')
 
 
 @pytest.mark.parametrize('zone, offset', [
@@ -109,8 +91,7 @@ def test_any_locale(env: Any, run: Any, post: Any) -> None:
     ('<+0530>-5:30', '[+]0530'), ('../../etc/passwd', '[+]0000'),
     ('EST5EDT,M3.2.0,M11.1.0', '-0[45]00'), ('AAA-1:02:03', '[+]0102'),
     ('AAA0:00:30', '-0000|[+]0000'), (':Asia/Kathmandu', '[+]0[05][04][05]')])
-def test_time_zones(zone: str, offset: str, run: Any, call: Any,
-                    monkeypatch: Any) -> None:
+def test_time_zones(zone, offset, run, call, monkeypatch):
     """The date is that of the C library, also without pytz and tzlocal."""
     result = run('-n', *MAIL, env={'TZ': zone})
     date, = judges.fields(result.out, 'Date')
@@ -118,11 +99,11 @@ def test_time_zones(zone: str, offset: str, run: Any, call: Any,
     for name in 'pytz', 'tzlocal':
         monkeypatch.setitem(sys.modules, name, None)
     for each in result, call('-n', *MAIL):
-        date, = judges.fields(each.out, 'Date')
-        assert each.err == '' and judges.DATE_FORM.fullmatch(date)
+        assert judges.DATE_FORM.fullmatch(*judges.fields(each.out, 'Date'))
+        assert each.err == ''
 
 
-def test_dates_are_english(tmp_path: Any) -> None:
+def test_dates_are_english(tmp_path):
     """Also for a caller of the library in Germany."""
     if os.system(f'localedef -i de_DE -f UTF-8 {tmp_path}/de_DE.UTF-8'):
         pytest.skip('no German locale can be made here')
@@ -134,7 +115,7 @@ def test_dates_are_english(tmp_path: Any) -> None:
     assert judges.DATE_FORM.fullmatch(date.strip())
 
 
-def test_what_is_imported() -> None:
+def test_what_is_imported():
     """SMTP and messages are spoken here by ourselves; PEP 723 is true."""
     source = cli.PROGRAM.read_text(encoding='utf-8')
     names = {(getattr(node, 'module', '') or alias.name).partition('.')[0]
@@ -149,7 +130,7 @@ def test_what_is_imported() -> None:
         re.findall('(?m)^[a-z].*', wanted))
 
 
-def test_nothing_runs_at_import() -> None:
+def test_nothing_runs_at_import():
     """No output, socket, process, signal handler, or file."""
     done = subprocess.run([sys.executable, '-B', '-c', '''if True:
         import re, signal, sys

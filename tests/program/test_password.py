@@ -1,10 +1,4 @@
-"""--password-command: run without a shell, its first line is the password.
-
-$SMTP_PASSWORD, $SMTP_ACCESS_TOKEN: wire/test_login.py; typed passwords:
-test_questions.py; notes about the login: dialogues/check.
-"""
-
-from __future__ import annotations
+"""--password-command: run without a shell, its first line is the password."""
 
 import contextlib
 import os
@@ -12,7 +6,6 @@ import shlex
 import signal
 import socket
 import sys
-from typing import Any
 
 import pytest
 
@@ -20,13 +13,13 @@ from support import checks, cli
 from support.post import ALICE, MAIL, PASSWORD
 
 
-def python(code: str) -> str:
+def python(code):
     """Return a command that runs a line of Python."""
     return shlex.join([sys.executable, '-Sc', 'import os, sys; ' + code])
 
 
 @pytest.fixture
-def get(post: Any, run: Any) -> Any:
+def get(post, run):
     """A function that sends a mail with a --password-command."""
     return lambda command, *args, **more: run(
         *post.options, *MAIL, f'--password-command={command}', *args, **more)
@@ -40,8 +33,7 @@ def get(post: Any, run: Any) -> Any:
     "sh -c 'cat; echo open-sesame'",    # standard input is the text's
     # What stays in the background may hold the outputs for hours.
     "sh -c 'echo open-sesame; sleep 30 2>x & echo $! > pid'"])
-def test_the_first_line(command: str, get: Any, post: Any, folder: Any
-                        ) -> None:
+def test_the_first_line(command, get, post, folder):
     """That is how `pass` and its like store it; quoted as for a shell."""
     checks.check(get(command, stdin=b'Not a password.\n'), 0)
     post.messages.clear()
@@ -56,7 +48,7 @@ def test_the_first_line(command: str, get: Any, post: Any, folder: Any
 @pytest.mark.parametrize('trick', [
     '; touch made', ' $(touch made)', ' > made', ' `touch made`',
     ' & touch made', '\ntouch made'])
-def test_never_through_a_shell(trick: str, get: Any, folder: Any) -> None:
+def test_never_through_a_shell(trick, get, folder):
     """What a shell would do, is not done."""
     assert get(f'printf open-sesame{trick}').code in (0, 77)
     assert list(folder.iterdir()) == []
@@ -75,7 +67,7 @@ def test_never_through_a_shell(trick: str, get: Any, folder: Any) -> None:
     # No other secret is passed on, and nothing else is kept back.
     (python("sys.exit(repr([name for name in os.environ if 'SMTP' in name]))"),
      'exit code 1')], ids=lambda text: text[-30:])
-def test_a_command_that_fails(command: str, words: str, run: Any) -> None:
+def test_a_command_that_fails(command, words, run):
     """78, with its own words; no connection, no secret."""
     result = run(*MAIL, f'--password-command={command}', '-v', '--server=x',
                  password=PASSWORD, env={'SMTP_ACCESS_TOKEN': 'hunter-3',
@@ -87,7 +79,7 @@ def test_a_command_that_fails(command: str, words: str, run: Any) -> None:
     assert ("['SMTP_LAB']" in result.err) == ('SMTP' in command)
 
 
-def test_an_interrupted_command(start: Any) -> None:
+def test_an_interrupted_command(start):
     """A command that never ends does so with smtp.py."""
     with socket.create_server(('127.0.0.1', 0)) as listener:
         listener.settimeout(cli.PATIENCE)

@@ -1,15 +1,8 @@
-"""At a terminal: what is asked, in which order, and what is never shown.
-
-What pexpect reads is what a person would see, echo of the typing included; so
-a secret that is echoed would be found there. Cases: data/questions.ini.
-"""
-
-from __future__ import annotations
+"""At a terminal, by data/questions.ini: what is asked, and never shown."""
 
 import os
 import re
 import shlex
-from typing import Any
 
 import pytest
 
@@ -21,46 +14,51 @@ GIVEN = {'From': ['-f', ALICE], 'To': ['-t', BOB], 'Subject': ['-s', 'Lunch'],
 ALL = list(GIVEN)
 
 
-def types(someone: Any, keys: str) -> None:
+def types(someone, keys):
     """Type keys, once the program waits for them."""
-    count, _, what = keys.rpartition(' ') if keys[0] == '*' else ('*1', '', '')
-    octets = (what or keys).encode('latin-1', 'backslashreplace')
+    octets = keys.encode('latin-1', 'backslashreplace').decode(
+        'unicode_escape').encode('latin-1')
+    if keys[0] == '*':
+        count, _, what = keys[1:].partition(' ')
+        octets = int(count) * what.encode() + b'\n'
     someone.is_read()
-    os.write(someone.child.child_fd, int(count[1:]) * (
-        octets.decode('unicode_escape').encode(
-            'utf-8' if what else 'latin-1')))
+    os.write(someone.child.child_fd, octets)
 
 
-def begin(sit: Any, post: Any, lacks: Any, *args: str, **more: Any) -> Any:
+def begin(sit, post, lacks, *args, **more):
     """Run smtp.py without what these questions ask for."""
     given = [word for name in GIVEN if name not in lacks
              for word in GIVEN[name]]
-    return sit(*post.options, *given, *args, columns=500, **{
-        'password': None if 'Password' in lacks else PASSWORD, **more})
+    return sit(*post.options, *given, *args, columns=500, **more,
+               password=None if 'Password' in lacks else PASSWORD)
 
 
 @pytest.mark.parametrize('row', [
     pytest.param(row, id=name) for name, row in tables.read('questions')])
-def test_row(row: dict[str, str], sit: Any, post: Any) -> None:
+def test_row(row, sit, post):
     """Each case: what is asked, seen, and sent."""
     someone = begin(sit, post, row.get('lacks', ''),
                     *shlex.split(row.get('args', '')))
     for line in filter(None, row.get('does', '').split('\n')):
-        verb, _, rest = line.partition(' ')
-        {'asks': someone.asked, 'sees': someone.sees,
-         'types': lambda keys: types(someone, keys)}[verb](rest)
+        question, arrow, keys = line.rpartition('=> ')
+        if not arrow:
+            someone.sees(line.partition(' ')[2])
+        elif question:
+            someone.asked(question.strip())
+        if arrow:
+            types(someone, keys)
     if 'may have cut' in row.get('does', ''):
         someone.child.sendeof()     # it may ask again
     result = someone.ends()
     assert result.code == int(row.get('exit', 0)), result.err
     assert 'not' not in row or not re.search(row['not'], result.err)
     texts = [judges.read(message.content).text for message in post.messages]
-    assert texts == ([] if row.get('text') == '-' else [judges.normal(
-        row.get('text', 'Hello'))])
+    assert texts == ([] if 'exit' in row or row.get('text') == '-' else [
+        judges.normal(row.get('text', 'Hello'))])
     checks.hidden([result.err], PASSWORD)
 
 
-def test_all_questions_in_order(sit: Any, post: Any, monkeypatch: Any) -> None:
+def test_all_questions_in_order(sit, post, monkeypatch):
     """From, To, Subject, the text up to the dot, and the password last."""
     monkeypatch.setattr(practice_server, 'PASSWORD', '6Xcf§5c€ä')
     someone = begin(sit, post, ALL, env={'LC_ALL': 'C'})
@@ -81,8 +79,7 @@ def test_all_questions_in_order(sit: Any, post: Any, monkeypatch: Any) -> None:
 
 @pytest.mark.parametrize('args, piped', [
     (BASIC, ''), (['--message=-'], f'From: {ALICE}\\nTo: {BOB}\\n\\n')])
-def test_the_password_beside_a_pipe(args: list[str], piped: str, sit: Any,
-                                    post: Any) -> None:
+def test_the_password_beside_a_pipe(args, piped, sit, post):
     """The text comes from the pipe, the password from the person."""
     someone = sit(*post.options, *args,
                   shell=f"printf '{piped}from the pipe\\n.\\n' | {{}} | cat")
@@ -93,8 +90,7 @@ def test_the_password_beside_a_pipe(args: list[str], piped: str, sit: Any,
 
 @pytest.mark.parametrize('key, code', [('\x04', 64), ('\x03', 130)])
 @pytest.mark.parametrize('question', ALL)
-def test_giving_up(question: str, key: str, code: int, sit: Any, post: Any
-                   ) -> None:
+def test_giving_up(question, key, code, sit, post):
     """130 for Ctrl-C, a missing value for Ctrl-D; but see [empty]."""
     someone = begin(sit, post, question)
     someone.asked(question)

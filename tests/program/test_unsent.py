@@ -1,11 +1,4 @@
-"""Text that was piped or typed, and not sent, is kept, whatever happened.
-
-It is kept octet for octet, for its owner alone, and never over a file; the
-last line of the error shows the option that sends it. When someone interrupts:
-test_interrupts.py.
-"""
-
-from __future__ import annotations
+"""Text that was piped or typed, and not sent, is kept, whatever happened."""
 
 import os
 import re
@@ -13,7 +6,6 @@ import shlex
 import stat
 import tempfile
 import time
-from typing import Any
 
 import pytest
 
@@ -28,17 +20,15 @@ BOTH = pytest.mark.parametrize('octets, options', [
     (TEXT, BASIC), (FINISHED, ['--message=-'])], ids=['text', 'eml'])
 
 
-def kept(folder: Any, result: Any, octets: bytes = TEXT) -> list[str]:
+def kept(folder, result, octets=TEXT):
     """Check the one kept file; return the options that send it."""
     path, = folder.glob('unsent-*')
     assert path.read_bytes() == octets and not path.is_symlink()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    suffix, option = ('.txt', '--body @') if octets == TEXT else (
-        '.eml', '--message ')
-    assert path.suffix == suffix
-    found = re.search(rf' ({option}\S*{path.name})\n\Z', result.err)
-    assert found, result.err
-    return found[1].split()
+    assert path.suffix == ('.txt' if octets == TEXT else '.eml')
+    option = '--body @' if octets == TEXT else '--message '
+    found, = re.findall(rf' ({option}\S*{path.name})\n\Z', result.err)
+    return found.split()
 
 
 @pytest.mark.parametrize('refusal, more, code', [
@@ -50,9 +40,8 @@ def kept(folder: Any, result: Any, octets: bytes = TEXT) -> list[str]:
     ('', '--ca-file missing.pem', 66), ('', '--password-command false', 78),
     ('', '-t bob@', 65), ('', '-a missing.pdf', 66), ('', '-H "X: a\n"', 65)])
 @BOTH
-def test_kept_and_sent_again(
-        octets: bytes, options: list[str], refusal: str, more: str, code: int,
-        post: Any, call: Any, folder: Any, closed_port: int) -> None:
+def test_kept_and_sent_again(octets, options, refusal, more, code, post, call,
+                             folder, closed_port):
     """Whatever the cause, it is there, and arrives by the option shown."""
     if octets is FINISHED and re.match('-[aH] ', more):
         pytest.skip('the options of a text')
@@ -77,8 +66,7 @@ def test_kept_and_sent_again(
             b'nonsense', b'Gr\xfc\xdfe,\r\rno header\n',
             b'Subject: x\n\nno one\n', b'From: alice@example.com\nTo: b@\n\n',
             FINISHED + b'x' * 999, FINISHED + b'\0\r'))])
-def test_kept_as_it_came(octets: bytes, options: list[str], code: int,
-                         post: Any, call: Any, folder: Any) -> None:
+def test_kept_as_it_came(octets, options, code, post, call, folder):
     """What may have been sent, and what cannot be sent at all."""
     post.server.drop_after_dot = True
     result = call(*post.options, *options, stdin=octets, password=PASSWORD)
@@ -86,8 +74,7 @@ def test_kept_as_it_came(octets: bytes, options: list[str], code: int,
     kept(folder, result, octets)
 
 
-def test_nothing_to_keep(post: Any, call: Any, folder: Any, tmp_path: Any
-                         ) -> None:
+def test_nothing_to_keep(post, call, folder, tmp_path):
     """What was sent, or is somewhere else, leaves no file."""
     path = tmp_path / 'mail.eml'
     path.write_bytes(FINISHED)
@@ -102,8 +89,7 @@ def test_nothing_to_keep(post: Any, call: Any, folder: Any, tmp_path: Any
         assert (result.code, list(folder.iterdir())) == (code, []), args
 
 
-def test_attachments_are_not_kept(play: Any, folder: Any, tmp_path: Any
-                                  ) -> None:
+def test_attachments_are_not_kept(play, folder, tmp_path):
     """They are files already: what is kept is the text, and at once."""
     begun = time.monotonic()
     with open(tmp_path / 'large.bin', 'wb') as file:
@@ -117,9 +103,8 @@ def test_attachments_are_not_kept(play: Any, folder: Any, tmp_path: Any
 
 
 @pytest.mark.parametrize('planted', ['file', 'link', 'dangling link'])
-def test_never_over_a_file_nor_through_a_link(
-        planted: str, call: Any, folder: Any, tmp_path: Any, monkeypatch: Any
-        ) -> None:
+def test_never_over_a_file_nor_through_a_link(planted, call, folder, tmp_path,
+                                              monkeypatch):
     """An attacker who guesses the name gains nothing."""
     form, moment = time.strftime, time.localtime(0)
     monkeypatch.setattr(time, 'strftime', lambda text, *_: form(text, moment))
@@ -140,8 +125,7 @@ def test_never_over_a_file_nor_through_a_link(
     assert other.read_bytes() == TEXT and other.name in result.err
 
 
-def test_a_folder_that_takes_no_file(run: Any, tmp_path: Any, folder: Any
-                                     ) -> None:
+def test_a_folder_that_takes_no_file(run, tmp_path, folder):
     """Such as one that is gone: then it is kept in the temporary one."""
     result = run(*BASIC, *NOWHERE, stdin=TEXT, preexec_fn=folder.rmdir,
                  password='x', env={'TMPDIR': str(tmp_path)})
@@ -151,8 +135,7 @@ def test_a_folder_that_takes_no_file(run: Any, tmp_path: Any, folder: Any
 
 @pytest.mark.parametrize('limit', [0, 4096])
 @BOTH
-def test_the_disk_is_full(octets: bytes, options: list[str], limit: int,
-                          run: Any) -> None:
+def test_the_disk_is_full(octets, options, limit, run):
     """Before the first octet or later: the verdict, and all of the text."""
     resource = pytest.importorskip('resource')
     result = run(*options, *NOWHERE, stdin=octets + b'\nmore' * 9000,

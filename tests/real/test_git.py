@@ -1,12 +1,9 @@
 """git: its patches go through --message, and smtp.py is its mailer."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
@@ -15,14 +12,14 @@ from support.post import ALICE, BOB, CAROL, HIDDEN, PASSWORD
 
 
 @pytest.fixture
-def git(folder: Any) -> Any:
+def git(folder):
     """A function that runs git in a repository with two commits to send."""
     env = cli.clean({
         'HOME': str(folder), 'GIT_CONFIG_NOSYSTEM': '1', 'GIT_AUTHOR_NAME':
         'Alice Ünal', 'GIT_AUTHOR_EMAIL': ALICE, 'GIT_COMMITTER_NAME': 'Alice',
         'GIT_COMMITTER_EMAIL': ALICE, 'SMTP_PASSWORD': PASSWORD})
 
-    def git(*args: str, code: int = 0, stdin: bytes = b'') -> bytes:
+    def git(*args, code=0, stdin=b''):
         done = subprocess.run(['git', *args], cwd=folder, env=env, timeout=60,
                               input=stdin, capture_output=True)
         for missing in (b"'Mail::Address'", b'not a git command'):
@@ -43,7 +40,7 @@ def git(folder: Any) -> Any:
     return git
 
 
-def test_format_patch(git: Any, post: Any, call: Any) -> None:
+def test_format_patch(git, post, call):
     """One patch from a pipe is a mail, octet for octet; two are refused."""
     args = [*post.options, '--message', '-', '-f', ALICE, BOB]
     patch = git('format-patch', '-1', '--stdout', 'main~1')
@@ -59,7 +56,7 @@ def test_format_patch(git: Any, post: Any, call: Any) -> None:
     checks.check(call(*args, stdin=two, password=PASSWORD), 65, '2 messages')
 
 
-def test_send_email(git: Any, post: Any) -> None:
+def test_send_email(git, post):
     """The recipe of the README: what arrives can be applied."""
     command = ['send-email', '--confirm=never', '--sendmail-cmd', shlex.join(
         [sys.executable, str(cli.PROGRAM), *post.options, '--message', '-']),

@@ -1,24 +1,20 @@
 """smtp.py against aiosmtpd, and against Postfix with Dovecot.
 
-Postfix is skipped where it cannot run, unless SMTP_TEST_REAL_SERVERS=required
-says that it must; support/postfix.py and data/postfix/ tell how it is set up.
+How these are set up: support/postfix.py, data/postfix/.
 """
-
-from __future__ import annotations
 
 import contextlib
 import email
 import email.policy
 import os
 import re
-from typing import Any, Iterator
 
 import pytest
 
 from support import checks, cli, post, postfix
 from support.postfix import ALICE, BOB, CAROL, JOERG, LATER, LIST, PASSWORDS
 
-#: What Postfix writes into its log about a client that breaks the rules.
+# What Postfix writes into its log about a client that breaks the rules.
 COMPLAINTS = re.compile(
     'improper command pipelining|bare <LF>|bare newline|non-SMTP command'
     '|request longer than|Illegal address|unexpected|Protocol error')
@@ -27,20 +23,20 @@ COMPLAINTS = re.compile(
 class Aiosmtpd(post.Post):
     """The practice server, which is always there, in the role of the other."""
 
-    def delivered(self, last: bool = False) -> dict[str, list[bytes]]:
+    def delivered(self, last=False):
         """Return who has got what."""
         return {address: [message.content.replace(b'\r\n', b'\n')
                           for message in self.messages
                           if address in message.recipients]
                 for message in self.messages for address in message.recipients}
 
-    def log(self) -> str:
+    def log(self):
         """It writes none."""
         return ''
 
 
 @pytest.fixture(scope='session')
-def running(authority: Any) -> Iterator[Any]:
+def running(authority):
     """Postfix and Dovecot, started once for all the tests of a process."""
     with contextlib.ExitStack() as stack:
         try:
@@ -53,14 +49,11 @@ def running(authority: Any) -> Iterator[Any]:
 
 
 @pytest.fixture(params=['aiosmtpd', *postfix.SERVICES])
-def send(request: Any, call: Any, ca_file: str) -> Iterator[Any]:
-    """A function that sends through a service, whose log stays free of blame.
-
-    What the test gives wins. `send.server` is the server.
-    """
+def send(request, call, ca_file):
+    """A function that sends through a service, which has no complaints."""
     service, password = request.param, PASSWORDS[ALICE]
     if service == 'aiosmtpd':
-        server: Any = Aiosmtpd(request.getfixturevalue('post').server)
+        server = Aiosmtpd(request.getfixturevalue('post').server)
         options, password = server.options, post.PASSWORD
     else:
         server = request.getfixturevalue('running')
@@ -70,30 +63,30 @@ def send(request: Any, call: Any, ca_file: str) -> Iterator[Any]:
     server.delivered(last=True)
     before = len(server.log())
 
-    def send(*args: str, text: str = 'Hello', **more: Any) -> Any:
+    def send(*args, text='Hello', **more):
         return call(*options, '-v', '-f', ALICE, '-s', 'Hello', '--body', '-',
                     *args, stdin=text.encode(), **{
                         'password': None if service == 'relay' else password,
                         **more})
-    send.service, send.server = service, server  # type: ignore[attr-defined]
+    send.service, send.server = service, server
     yield send
     assert not COMPLAINTS.search(server.log()[before:])
 
 
-def through(*services: str) -> Any:
+def through(*services):
     """Run a test with these services only."""
     return pytest.mark.parametrize('send', services, indirect=True)
 
 
-def only(send: Any, address: str) -> Any:
+def only(send, address):
     """Return the one message of a mailbox, and its text."""
     octets, = send.server.delivered()[address]
     message = email.message_from_bytes(octets, policy=email.policy.default)
-    body: Any = message.get_body(('plain',))  # type: ignore[attr-defined]
+    body = message.get_body(('plain',))
     return message, body.get_content().replace('\r\n', '\n')
 
 
-def test_a_message_arrives_whole(send: Any, folder: Any) -> None:
+def test_a_message_arrives_whole(send, folder):
     """Subject, names, text and every octet of a file, in few round trips."""
     text = 'Héllo,\n\n.\n..\n=20 \ntrailing blank \n' + 'ö' * 2000 + '\n'
     subject = 'Grüße aus Zürich — 会議の件 🎉, und das auf mehreren Zeilen'
@@ -103,12 +96,12 @@ def test_a_message_arrives_whole(send: Any, folder: Any) -> None:
                   text=text)
     checks.check(result, 0, secrets=[PASSWORDS[ALICE]])
     message, arrived = only(send, BOB)
+    attachment, = message.iter_attachments()
     assert (message['Subject'], arrived) == (subject, text)
     assert message['From'].addresses[0].display_name == 'Ålice Ünal'
     assert message['To'].addresses[0].display_name == 'Bob, B.'
-    attachment, = message.iter_attachments()
-    assert attachment.get_filename() == 'Übersicht 1.bin'
-    assert attachment.get_content() == bytes(range(256)) * 1000
+    assert (attachment.get_filename(), attachment.get_content()) == (
+        'Übersicht 1.bin', bytes(range(256)) * 1000)
     assert only(send, CAROL)[0]['Message-ID'] == message['Message-ID']
     assert CAROL not in str(message)
     waits = ''.join(line[0] for line in result.lines).count('CS')
@@ -120,7 +113,7 @@ def test_a_message_arrives_whole(send: Any, folder: Any) -> None:
 
 
 @through('aiosmtpd', 'submission', 'sparse')
-def test_text_that_looks_like_smtp(send: Any) -> None:
+def test_text_that_looks_like_smtp(send):
     """No text can end its message early, let alone smuggle in another."""
     smuggled = f'MAIL FROM:<{ALICE}>\r\nRCPT TO:<{CAROL}>\r\nDATA\r\nHa!'
     ends = '\n', '\r', '\r\n', ''
@@ -133,7 +126,7 @@ def test_text_that_looks_like_smtp(send: Any) -> None:
 
 
 @through('aiosmtpd', 'submission', 'sparse')
-def test_many_recipients(send: Any) -> None:
+def test_many_recipients(send):
     """Each gets one, and the envelope is not the header."""
     checks.check(send('-t', ','.join(LIST[:60]), '-c', ', '.join(LIST[60:90]),
                       '-b', ','.join(LIST[90:] + LIST[:5])), 0)
@@ -145,7 +138,7 @@ def test_many_recipients(send: Any) -> None:
 
 @through('submission', 'sparse')
 @pytest.mark.parametrize('mechanism', ['login', 'plain'])
-def test_a_login_beyond_ascii(send: Any, mechanism: str) -> None:
+def test_a_login_beyond_ascii(send, mechanism):
     """User names and passwords are UTF-8."""
     for user in CAROL, postfix.ZOE:
         checks.check(send(
@@ -156,7 +149,7 @@ def test_a_login_beyond_ascii(send: Any, mechanism: str) -> None:
 
 
 @through('submission')
-def test_an_address_beyond_ascii(send: Any) -> None:
+def test_an_address_beyond_ascii(send):
     """A local part in UTF-8 needs SMTPUTF8, and stays unencoded."""
     checks.check(send('-t', JOERG), 0)
     octets, = send.server.delivered()[JOERG]
@@ -180,8 +173,7 @@ def test_an_address_beyond_ascii(send: Any) -> None:
     ('submission', ['--server', '127.0.0.1'], 76, 'IP', 'AUTH'),
     ('implicit', ['--server', '127.0.0.1'], 76, 'IP', 'EHLO'),
 ], indirect=['send'])
-def test_not_sent(send: Any, args: list[str], code: int, words: str,
-                  never: str, folder: Any) -> None:
+def test_not_sent(send, args, code, words, never, folder):
     """The server's own reply is told, and nobody has got anything."""
     (folder / 'large.bin').write_bytes(bytes(postfix.SIZE_LIMIT * 3 // 4))
     password = 'open sesame' if words[:3] == '535' else PASSWORDS[ALICE]
@@ -193,7 +185,7 @@ def test_not_sent(send: Any, args: list[str], code: int, words: str,
 
 @through('submission', 'implicit', 'sparse')
 @pytest.mark.parametrize('padding', [0, 3000])
-def test_tokens(send: Any, padding: int) -> None:
+def test_tokens(send, padding):
     """A token opens the mailbox that it is for, however long it is."""
     token = postfix.token(ALICE, padding=padding)
     checks.check(send('-t', BOB, password=None,

@@ -1,4 +1,4 @@
-"""Certificates for servers: good ones, and bad ones made by hand."""
+"""The server's side of TLS: good certificates, and bad ones made by hand."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ DAY = datetime.timedelta(days=1)
 PAST, FUTURE = (NOW - 9 * DAY, NOW - 2 * DAY), (NOW + 2 * DAY, NOW + 9 * DAY)
 
 
-def context_of(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    """Return the server's side for a certificate."""
+def issued(authority: trustme.CA, *names: str, valid: Any = (None, None)
+           ) -> ssl.SSLContext:
+    """Return the server's side for a certificate by an authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
+    authority.issue_cert(*names, not_before=valid[0], not_after=valid[1]
+                         ).configure_cert(context)
     return context
 
 
@@ -33,23 +35,26 @@ def named(common_name: str, organization: str = '') -> x509.Name:
     return x509.Name(names)
 
 
-def self_made(folder: pathlib.Path, subject: x509.Name,
-              *alternatives: str | x509.GeneralName,
-              authority: tuple[Any, Any] | None = None, key: Any = None,
-              ca: bool = False, valid: Any = (NOW - DAY, NOW + DAY)
-              ) -> tuple[Any, Any]:
+def self_made(subject: x509.Name, *alternatives: str | x509.GeneralName,
+              authority: trustme.CA | tuple[Any, Any] | None = None,
+              key: Any = None, ca: bool = False,
+              valid: Any = (NOW - DAY, NOW + DAY)) -> tuple[Any, Any]:
     """Return a certificate that trustme would not make, and its key.
 
     Args:
-        folder: Where server.pem goes, for `context_in`.
         subject: Whose it is.
         *alternatives: The alternative names; a text is a DNS name.
-        authority: Certificate and key of the authority; None: its own.
+        authority: The authority; a certificate and a key; None: its own.
         key: The key; None: a good one.
         ca: Whether it is that of an authority.
         valid: From when, and until when.
     """
     key = key or ec.generate_private_key(ec.SECP256R1())
+    if isinstance(authority, trustme.CA):
+        authority = (
+            x509.load_pem_x509_certificate(authority.cert_pem.bytes()),
+            serialization.load_pem_private_key(
+                authority.private_key_pem.bytes(), None))
     issuer, signer = authority or (None, key)
     builder = (x509.CertificateBuilder().subject_name(subject)
                .issuer_name(issuer.subject if issuer else subject)
@@ -63,29 +68,23 @@ def self_made(folder: pathlib.Path, subject: x509.Name,
         builder = builder.add_extension(x509.SubjectAlternativeName(
             [x509.DNSName(name) if isinstance(name, str) else name
              for name in alternatives]), critical=False)
-    if authority:
+    if issuer:
         builder = builder.add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(
                 signer.public_key()), critical=False)
-    certificate = builder.sign(signer, hashes.SHA256())
-    (folder / 'server.pem').write_bytes(
+    return builder.sign(signer, hashes.SHA256()), key
+
+
+def bad(folder: pathlib.Path, *names: Any, **more: Any) -> ssl.SSLContext:
+    """Return the server's side for a certificate made by `self_made`."""
+    certificate, key = self_made(*names, **more)
+    path = folder / 'server.pem'
+    path.write_bytes(
         certificate.public_bytes(serialization.Encoding.PEM)
         + key.private_bytes(serialization.Encoding.PEM,
                             serialization.PrivateFormat.PKCS8,
                             serialization.NoEncryption()))
-    return certificate, key
-
-
-def context_in(folder: pathlib.Path) -> ssl.SSLContext:
-    """Return the server's side for the server.pem of a folder."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_ciphers('DEFAULT:@SECLEVEL=0')  # bad ones are to be refused
-    context.load_cert_chain(str(folder / 'server.pem'))
+    context.load_cert_chain(str(path))
     return context
-
-
-def parts_of(authority: trustme.CA) -> tuple[Any, Any]:
-    """Return certificate and key of an authority of trustme."""
-    return (x509.load_pem_x509_certificate(authority.cert_pem.bytes()),
-            serialization.load_pem_private_key(
-                authority.private_key_pem.bytes(), None))

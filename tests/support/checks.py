@@ -1,8 +1,6 @@
 """The one check of how smtp.py ended: code, verdict, words, secrets.
 
-`ended_well` holds for every end, whatever it is. `check` adds what a test
-knows of this one. Words are found as they are, or as a regular expression in
-the text on one line.
+`ended_well` holds for every end; `check` adds what a test knows of this one.
 """
 
 from __future__ import annotations
@@ -26,15 +24,11 @@ SECRETS = ('open-sesame', 'practice-token', 'open sesame, please',
 
 def check(result: Result, code: int, *words: str, absent: Any = (),
           who: str = '', secrets: Any = SECRETS) -> None:
-    """Check how smtp.py ended.
+    """Check how smtp.py ended: with this code, and the verdict that fits.
 
-    Args:
-        result: The end.
-        code: The exit code; it decides about the verdict and its stream.
-        *words: What the error says, or the success with its notes.
-        absent: What none of them says.
-        who: Whose turn it is: You, Your administrator, or Wait.
-        secrets: What must not appear in any form.
+    `words` are what the error says, or the success with its notes, `absent`
+    what it does not say, `who` whose turn it is (You, Your administrator,
+    Wait), `secrets` what must not appear in any form.
     """
     assert result.code == code, f'{result.code}: {result.text}{result.err}'
     ended_well(result, secrets)
@@ -73,9 +67,8 @@ def harmless(text: str, secrets: Any = SECRETS) -> None:
     """No traceback, nothing that a terminal obeys, and no secret."""
     for sign in ('Traceback (most', 'Exception ignored', 'Warning: '):
         assert sign not in text, text
-    obeyed = {character for character in text if character != '\n'
-              and unicodedata.category(character) in (
-                  'Cc', 'Cf', 'Cs', 'Zl', 'Zp')}
+    obeyed = {unicodedata.category(character) for character in text
+              if character != '\n'} & {'Cc', 'Cf', 'Cs', 'Zl', 'Zp'}
     assert not obeyed, ascii(text)
     hidden([text], *secrets)
 
@@ -98,8 +91,8 @@ def all_of(error: BaseException) -> Iterator[str]:
     """Yield all that a logger might print of an error, and of its causes."""
     yield ''.join(traceback.format_exception(
         type(error), error, error.__traceback__))
-    seen: list[BaseException] = []
     cause: BaseException | None = error
+    seen = []
     while cause and cause not in seen:
         seen.append(cause)
         yield from (str(cause), repr(cause), repr(cause.args),

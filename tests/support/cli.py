@@ -19,12 +19,11 @@ import os
 import pathlib
 import re
 import shlex
-import struct
 import subprocess
 import sys
 import threading
 import time
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Iterator
 from unittest import mock
 
 import smtp
@@ -85,10 +84,10 @@ def on_one_line(text: str) -> str:
     return ' '.join(text.split())
 
 
-def clean(env: Mapping[str, str | None] = {}) -> dict[str, str]:  # noqa: B006
+def clean(env: Any = ()) -> dict[str, str]:
     """Return an environment with nothing inherited, and these variables."""
     variables = {**{name: os.environ.get(name) for name in INHERITED},
-                 'LC_ALL': 'C.UTF-8', **env}
+                 'LC_ALL': 'C.UTF-8', **dict(env)}
     return {name: value for name, value in variables.items()
             if value is not None}
 
@@ -103,22 +102,18 @@ def reach(port: int, ca_file: str = '', timeout: float = 10) -> list[str]:
 
 
 def call(*args: str, stdin: bytes | None = b'', tty: bool = False,
-         password: str | None = None, env: Mapping[str, str | None] = {},  # noqa: B006,E501
-         cwd: Any = os.curdir) -> Result:
+         password: str | None = None, env: Any = (), cwd: Any = os.curdir
+         ) -> Result:
     """Call `smtp.main(args)`.
 
-    Args:
-        *args: The command line.
-        stdin: What is in the pipe that is its standard input; None: closed.
-        tty: Standard input is a terminal, on which `stdin` is typed.
-        password: For $SMTP_PASSWORD.
-        env: Variables of the environment.
-        cwd: The current folder.
+    `stdin` is what is in the pipe that is its standard input, or typed on a
+    terminal (`tty`); None: it is closed. `password` is for $SMTP_PASSWORD,
+    `env` has further variables, `cwd` is the current folder.
     """
     out, err = io.BytesIO(), io.BytesIO()
     outputs = {'stdout': io.TextIOWrapper(out, 'utf-8'),
                'stderr': io.TextIOWrapper(err, 'utf-8', 'backslashreplace')}
-    env = clean({'HOME': str(cwd), 'SMTP_PASSWORD': password, **env})
+    env = clean({'HOME': str(cwd), 'SMTP_PASSWORD': password, **dict(env)})
     code: Any
     with standard_input(stdin, tty) as source, within(cwd), \
             mock.patch.dict(os.environ, env, clear=True), \
@@ -176,27 +171,20 @@ def standard_input(octets: bytes | None, tty: bool
 
 
 def start(*args: str, stdin: Any = subprocess.DEVNULL, shell: str = '',
-          password: str | None = None, env: Mapping[str, str | None] = {},  # noqa: B006,E501
-          cwd: Any = os.curdir, **more: Any) -> subprocess.Popen[bytes]:
+          password: str | None = None, env: Any = (), cwd: Any = os.curdir,
+          **more: Any) -> subprocess.Popen[bytes]:
     """Start smtp.py without a terminal; `ended` returns its Result.
 
-    Args:
-        *args: The command line.
-        stdin: As for Popen.
-        shell: Redirections by a shell, such as '>&- 2>/dev/full'.
-        password: For $SMTP_PASSWORD.
-        env: Variables of the environment.
-        cwd: The current folder.
-        **more: Further arguments of Popen.
+    `shell` has redirections by a shell, such as '>&- 2>/dev/full'; the others
+    are those of `call` and of Popen.
     """
     command = [sys.executable, str(PROGRAM), *args]
     if shell:
         command = ['/bin/sh', '-c', f'exec "$0" "$@" {shell}', *command]
-    env = clean({'HOME': str(cwd), 'SMTP_PASSWORD': password, **env})
+    env = clean({'HOME': str(cwd), 'SMTP_PASSWORD': password, **dict(env)})
+    more = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, **more}
     return subprocess.Popen(command, stdin=stdin, cwd=str(cwd), env=env,
-                            start_new_session=True, **{
-                                'stdout': subprocess.PIPE,
-                                'stderr': subprocess.PIPE, **more})
+                            start_new_session=True, **more)
 
 
 def ended(process: subprocess.Popen[bytes], stdin: bytes | None = None,
@@ -244,8 +232,7 @@ class Person:
     """
 
     def __init__(self, *args: str, cwd: Any = os.curdir, columns: int = 80,
-                 env: Mapping[str, str | None] = {},  # noqa: B006
-                 password: str | None = None, pipe: str = '',
+                 env: Any = (), password: str | None = None, pipe: str = '',
                  shell: str = '') -> None:
         """Start the program there."""
         command = [sys.executable, str(PROGRAM), *args]
@@ -259,7 +246,7 @@ class Person:
             codec_errors='backslashreplace', timeout=PATIENCE,
             dimensions=(24, columns), env=clean({
                 'TERM': 'dumb', 'HOME': str(cwd), 'SMTP_PASSWORD': password,
-                **env}))
+                **dict(env)}))
         self.child.logfile_read = self.screen
         self.child.delaybeforesend = None   # see types_hidden
 
@@ -303,18 +290,13 @@ class Person:
         import termios
 
         import pytest
-        if not os.path.exists(f'/proc/{self.child.pid}/stat'):
+        process = self.child.pid
+        if not os.path.exists(f'/proc/{process}/stat'):
             pytest.skip('no /proc tells what the program does')
-        terminal = os.open(os.readlink(f'/proc/{self.child.pid}/fd/0'),
-                           os.O_RDWR | os.O_NOCTTY)
-
-        def idle() -> bool:
-            unread = fcntl.ioctl(terminal, termios.FIONREAD, bytes(4))
-            return not struct.unpack('i', unread)[0] and waits(self.child.pid)
-        try:
-            wait_until(idle, 'reading all')
-        finally:
-            os.close(terminal)
+        with open(f'/proc/{process}/fd/0', 'rb', opener=lambda path, _:
+                  os.open(path, os.O_RDWR | os.O_NOCTTY)) as terminal:
+            wait_until(lambda: waits(process) and not any(fcntl.ioctl(
+                terminal, termios.FIONREAD, bytes(4))), 'reading all')
 
     def interrupts(self) -> None:
         """Press Ctrl-C when the program waits."""

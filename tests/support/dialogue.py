@@ -17,7 +17,9 @@ transcript, so that a transcript from the field can be pasted in as a test:
     password: open sesame             the password that the masks stand for
     token: practice-token             an access token in its place
     begins: login                     leaves out what always comes first: up to
-                                      `tls`, `login`, `envelope` or `dot`
+                                      `tls`, `login`, `envelope` or `dot`, or
+                                      EHLO, where it offers nothing (`clear`)
+                                      or PIPELINING (`groups`)
 
     S: 220 mail.example.com ESMTP     what the server sends
     C: EHLO <name>                    what the client has to send, exactly
@@ -33,31 +35,28 @@ has next is at fault. At the end of the file the client has to hang up.
 
 Within `C:` lines `<name>` is an address literal, and `<size>` (or a number
 after `SIZE=`) the octets of the message as it arrives afterwards. A line
-`<message>` is everything up to the final dot; a message that is written out is
-compared line by line, where Date and Message-ID may have any value and a
-narration line stands for lines left out. `{1..99}` repeats a line with each of
-these numbers. Within `S:` lines `\x1b`, `\u202e` and the like are those
-characters; a line that ends in `\n` ends in a bare LF, and one that ends in a
-backslash does not end at all. From two spaces and `# ` on a line is a comment,
-and `-- ` begins a narration line; both are there for the reader.
+`<message>` is everything up to the final dot; in a message that is written out
+Date and Message-ID may have any value, and a narration line stands for lines
+left out. `{1..99}` repeats a line with each of these numbers. Within `S:`
+lines `\x1b`, `\u202e` and the like are those characters; a line that ends in
+`\n` ends in a bare LF, and one that ends in a backslash does not end at all.
+From two spaces and `# ` on a line is a comment, and `-- ` begins a narration
+line; both are there for the reader.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import dataclasses
 import difflib
 import pathlib
 import re
 import shlex
-import socket
 import ssl
-import threading
-from typing import Iterator, Sequence
+from typing import NamedTuple
 
-from support.wire import PATIENCE, HungUp, Mismatch, Wire
+from support.wire import HungUp, Mismatch, Server, Wire
 
 DIALOGUES = pathlib.Path(__file__).resolve().parents[1] / 'dialogues'
 FROM, TO = 'alice@example.com', 'bob@example.org'
@@ -86,7 +85,8 @@ ENVELOPE = (ASKED + 'S: 250 2.1.0 Sender OK\nS: 250 2.1.5 Recipient OK\n'
             'S: 354 Start mail input\n')
 DOT = 'C: <message>\nC: .\nC: QUIT\n'
 QUIT = 'C: QUIT\nS: 221 2.0.0 Bye\n'
-BEGINS = {'tls': GREETING + EHLO + TLS}
+BEGINS = {'clear': GREETING + ehlo(), 'groups': GREETING + ehlo('PIPELINING'),
+          'tls': GREETING + EHLO + TLS}
 BEGINS['login'] = BEGINS['tls'] + SECOND_EHLO
 BEGINS['envelope'] = BEGINS['login'] + LOGIN
 BEGINS['dot'] = BEGINS['envelope'] + ENVELOPE + DOT
@@ -101,16 +101,16 @@ ONE_BY_ONE = BEGINS['envelope'] + (
 SETTINGS = ('run', 'exit', 'says', 'not', 'who', 'prints', 'shows', 'hides',
             'text', 'password', 'token', 'begins')
 ACTIONS = {  # the narration lines that are more than narration
-    'TLS begins': 'tls',
-    'closes': 'close', 'resets': 'reset', 'says nothing': 'silence',
-    'The server closes': 'close', 'The server closed': 'close',
-}
+    'TLS begins': 'tls', 'resets': 'reset', 'says nothing': 'silence',
+    'closes': 'close', 'The server closes': 'close',
+    'The server closed': 'close'}
 MASK = '********'
 LITERAL = r'\[(?:\d+\.\d+\.\d+\.\d+|IPv6:[0-9a-f:.]+)\]'
+# What an S: line escapes; a backslash at its very end stands for no line end.
+ESCAPED = re.compile(rb'\\(?:x[0-9a-f]{2}|(u)[0-9a-f]{4}|[rnt\\]|($))')
 
 
-@dataclasses.dataclass
-class Event:
+class Event(NamedTuple):
     """One line of the dialogue: who does what."""
 
     kind: str  # 'S', 'C', 'note', or one of the values of ACTIONS
@@ -122,7 +122,6 @@ class Event:
 class Dialogue:
     """A dialogue file: its settings and its events."""
 
-    name: str
     settings: dict[str, list[str]]
     events: list[Event]
 
@@ -139,44 +138,34 @@ class Dialogue:
     def arguments(self) -> list[str]:
         """Return what smtp.py is called with, the place of the server aside.
 
-        Sender and recipients follow from the dialogue itself unless `run:`
-        gives them; a transcript can be played without any setting.
+        What `run:` does not give follows from the dialogue itself; a
+        transcript can be played without any setting.
         """
         given = shlex.split(self.setting('run'))
+        mail = not {'--check', '--message'}.intersection(given)
+        senders = self.sent_by_client(r'MAIL FROM:<(.*?)>')
+        recipients = self.sent_by_client(r'RCPT TO:<(.*?)>') or [TO] * mail
+        kinds = [event.kind for event in self.events]
+        tls = (['implicit'] if kinds[:1] == ['tls'] else
+               ['none'] if senders and 'tls' not in kinds else [])
+        text = '\n'.join(self.settings.get('text', [TEXT]))
+        wanted = {
+            '--from -f --message': senders[:1] or [FROM],
+            '--to -t --cc -c --bcc -b --message': recipients,
+            '--subject -s': ['Greetings'] * mail, '--body': [text] * mail,
+            '--ehlo': self.sent_by_client(r'EHLO ([^<]*)$')[:1], '--tls': tls}
         return given + [
-            part for options, parts in self._from_the_dialogue().items()
-            if not set(options).intersection(given) for part in parts]
-
-    def _from_the_dialogue(self) -> dict[tuple[str, ...], list[str]]:
-        """Return the arguments that `run:` may leave out, by option."""
-        message = ('--message',)
-        check = '--check' in shlex.split(self.setting('run'))
-        sender = self.sent_by_client(r'MAIL FROM:<(.*?)>') or [FROM]
-        recipients = self.sent_by_client(r'RCPT TO:<(.*?)>')
-        name = self.sent_by_client(r'EHLO ([^<]*)$')
-        arguments: dict[tuple[str, ...], list[str]] = {
-            ('-f', '--from', *message): ['--from', sender[0]],
-            ('-t', '--to', '-c', '--cc', '-b', '--bcc', *message): [
-                part for to in recipients or [TO] * (not check)
-                for part in ('--to', to)],
-            ('-s', '--subject', '--check', *message): [
-                '--subject', 'Greetings'],
-            ('--body', '--check', *message): [
-                '--body', '\n'.join(self.settings.get('text', [TEXT]))],
-        }
-        if name:
-            arguments['--ehlo',] = ['--ehlo', name[0]]
-        if self.events and self.events[0].kind == 'tls':
-            arguments['--tls',] = ['--tls', 'implicit']
-        return arguments
+            part for options, values in wanted.items() for value in values
+            for part in (options.split()[0], value)
+            if not set(options.split()).intersection(given)]
 
 
 def load(path: pathlib.Path) -> Dialogue:
     """Read a dialogue file."""
-    return parse(path.read_text(encoding='utf-8'), path.stem)
+    return parse(path.read_text(encoding='utf-8'))
 
 
-def parse(text: str, name: str = 'dialogue') -> Dialogue:
+def parse(text: str) -> Dialogue:
     """Read a dialogue; raise ValueError for a line that is of no kind."""
     settings: dict[str, list[str]] = {}
     events: list[Event] = []
@@ -195,12 +184,14 @@ def parse(text: str, name: str = 'dialogue') -> Dialogue:
             in_message = in_message or line.startswith('S: 354')
             events += [Event(line[0], one[3:], one) for one in repeated(line)]
         elif line.startswith('-- ') or line == '--':
-            events.append(narration(line))
+            kinds = [kind for words, kind in ACTIONS.items()
+                     if re.match(rf'-- {words}\b', line)]
+            events.append(Event(*kinds or ['note'], line[3:], line))
         else:
-            raise ValueError(f'{name}: neither setting nor dialogue: {line}')
+            raise ValueError(f'neither setting nor dialogue: {line}')
     if 'begins' in settings:
         events = parse(BEGINS[settings['begins'][0]]).events + events
-    return Dialogue(name, settings, events)
+    return Dialogue(settings, events)
 
 
 def repeated(line: str) -> list[str]:
@@ -208,94 +199,62 @@ def repeated(line: str) -> list[str]:
     numbers = re.search(r'\{(\d+)\.\.(\d+)\}', line)
     if not numbers:
         return [line]
-    first, last = (int(number) for number in numbers.groups())
     return [line.replace(numbers.group(), str(number))
-            for number in range(first, last + 1)]
+            for number in range(int(numbers[1]), int(numbers[2]) + 1)]
 
 
-def narration(line: str) -> Event:
-    """Return a narration line as the event that it is."""
-    for words, kind in ACTIONS.items():
-        if re.match(re.escape(words) + r'\b', line[3:]):
-            return Event(kind, line[3:], line)
-    return Event('note', line[3:], line)
+class Player(Server):
+    """Plays a dialogue to the one client that connects."""
 
-
-class Player(threading.Thread):
-    """Plays a dialogue to the one client that connects.
-
-    Attributes:
-        port: Where it listens.
-        mismatch: What the client did otherwise than the file says, or None.
-        message: What came after 354, dots unstuffed; None if nothing did.
-        dot_received: Whether it came to its end.
-        secrets: What the masks stood for.
-        clear: What the client said outside TLS.
-        sizes: What MAIL announced.
-    """
-
-    def __init__(self, dialogue: Dialogue, context: ssl.SSLContext,
+    def __init__(self, dialogue: Dialogue | str, context: ssl.SSLContext,
                  host: str = '127.0.0.1') -> None:
-        """Listen; `start` begins to play."""
-        super().__init__(daemon=True, name=dialogue.name)
-        self.dialogue = dialogue
+        """Listen; a `with` block plays it, and to its end after the block."""
+        super().__init__(host)
+        self.dialogue = (parse(dialogue) if isinstance(dialogue, str)
+                         else dialogue)
         self.context = context
-        self.listener = socket.create_server(
-            (host, 0), family=socket.AF_INET6 if ':' in host else
-            socket.AF_INET)
-        self.listener.settimeout(0.05)
-        self.over = threading.Event()    # set when no client will come
-        self.port: int = self.listener.getsockname()[1]
-        self.played: list[str] = []      # the dialogue as it went
-        self.mismatch: str | None = None
-        self.message: bytes | None = None
-        self.dot_received = False
-        self.secrets: list[bytes] = []
-        self.clear = ''
-        self.sizes: list[int] = []
+        self.played: list[str] = []         # the dialogue as it went
+        self.mismatch: str | None = None    # what the client did otherwise
+        self.message: bytes | None = None   # after 354, dots unstuffed
+        self.dot_received = False           # it came to its end
+        self.invited = False                # a 354 is the last reply
+        self.secrets: list[bytes] = []      # what the masks stood for
+        self.clear = ''                     # what the client said outside TLS
+        self.sizes: list[int] = []          # what MAIL announced
 
     def run(self) -> None:
         """Play all events, then wait for the client to hang up."""
-        connection = self._accept()
-        if connection is None:
+        wire = self.accept()
+        if wire is None:
             self.mismatch = '-- no client connects'
             return
-        wire = Wire(connection)
         try:
             self._play(wire)
+            if not wire.ended:
+                self._goodbye(wire)
         except Exception as mismatch:   # a fault of ours must be seen, too
             self.mismatch = str(mismatch) or repr(mismatch)
-            self.played.append(self.mismatch)
+            self.played += self.mismatch.split('\n')
         finally:
             wire.close()
-
-    def _accept(self) -> socket.socket | None:
-        """Return the first connection, None if the client ends without one."""
-        with self.listener:
-            while True:
-                over = self.over.is_set()  # it may have come and gone by now
-                with contextlib.suppress(socket.timeout):
-                    return self.listener.accept()[0]
-                if over:
-                    return None
 
     def _play(self, wire: Wire) -> None:
         """Play the events, each by its own few lines."""
         events = self.dialogue.events
         position = 0
         while position < len(events):
-            event = events[position]
-            reached = position
+            reached, event = position, events[position]
             if event.kind == 'S':
                 position = self._answer(wire, position)
-            elif event.kind == 'C':
-                position = self._listen(wire, position)
+            elif event.kind == 'C' and self.invited:
+                position = self._listen_to_message(wire, position)
             else:
-                self._act(wire, event)
+                if event.kind == 'C':
+                    self._listen(wire, event)
+                else:
+                    self._act(wire, event)
                 position += 1
             self.played += [event.line for event in events[reached:position]]
-        if not wire.ended:
-            self._goodbye(wire)
 
     def _goodbye(self, wire: Wire) -> None:
         """Wait until the client hangs up; it has nothing left to say."""
@@ -316,33 +275,18 @@ class Player(threading.Thread):
             octets += octets_of(events[position].text)
             position += 1
         wire.send(octets)
+        self.invited = self.message is None and events[
+            position - 1].text.startswith('354')
         return position
 
-    def _listen(self, wire: Wire, position: int) -> int:
-        """Compare one line of the client's, or its whole message."""
-        event = self.dialogue.events[position]
-        if self._begins_message(position):
-            return self._listen_to_message(wire, position)
+    def _listen(self, wire: Wire, event: Event) -> None:
+        """Read one line of the client's; it has to be what the file says."""
         line = wire.read_line()
         if not wire.secure:
             self.clear += line + '\r\n'
-        self._compare(event, line)
-        return position + 1
-
-    def _begins_message(self, position: int) -> bool:
-        """Return whether this is the first line after a 354."""
-        before = next((event for event in self.dialogue.events[:position][::-1]
-                       if event.kind != 'note'), None)
-        return bool(before and before.kind == 'S'
-                    and before.text.startswith('354')
-                    and self.message is None)
-
-    def _compare(self, event: Event, line: str) -> None:
-        """Raise Mismatch unless the line is what the file says."""
         pattern = re.escape(event.text)
         pattern = pattern.replace(re.escape('<name>'), LITERAL)
-        pattern = pattern.replace(re.escape('<size>'), r'(\d+)')
-        pattern = re.sub(r'(SIZE=)\d+', r'\1(\\d+)', pattern)
+        pattern = re.sub('(?<=SIZE=)([0-9]+|<size>)', r'(\\d+)', pattern)
         pattern = pattern.replace(re.escape(MASK), r'(\S+)')
         matched = re.fullmatch(pattern, line)
         if not matched:
@@ -355,29 +299,33 @@ class Player(threading.Thread):
     def _listen_to_message(self, wire: Wire, position: int) -> int:
         """Read lines up to the final dot, then compare what the file has."""
         events = self.dialogue.events
-        lines: list[str] = []
-        self.message = b''
-        last = position
-        while events[last].kind in ('C', 'note') and events[last].text != '.':
-            last += 1
-        cut_off = events[last].kind != 'C'  # the file ends within the message
-        while not lines or lines[-1] != '.':
+        self.invited, self.message = False, b''
+        end = position
+        while events[end].kind in ('C', 'note') and events[end].text != '.':
+            end += 1
+        cut_off = events[end].kind != 'C'   # the file ends within the message
+        sent: list[str] = []
+        while not self.dot_received:
             try:
-                lines.append(wire.read_line())
+                line = wire.read_line()
             except HungUp:
                 if cut_off:
                     break
-                self.played += ['C: ' + line for line in lines]
                 raise
-        else:
-            self.dot_received = True
-        sent = [line for line in lines if line != '.']
+            self.dot_received = line == '.'
+            sent += [line] * (not self.dot_received)
         self.message = b''.join(
             line[line.startswith('.'):].encode() + b'\r\n' for line in sent)
-        written = events[position:last]
-        if [event.text for event in written] != ['<message>']:
-            compare_message(written, sent)
-        return last + (not cut_off)
+        written = events[position:end]
+        pattern = ''.join(
+            r'(?:C: .*\n)*' if event.kind == 'note' else re.sub(
+                r'^(C:\\ (?:Date|Message\\-ID):).*', r'\1.*',
+                re.escape('C: ' + event.text)) + r'\n' for event in written)
+        received = ''.join(f'C: {line}\n' for line in sent)
+        if [event.text for event in written] != ['<message>'] and (
+                not re.fullmatch(pattern, received)):
+            raise Mismatch(received)
+        return end + (not cut_off)
 
     def _act(self, wire: Wire, event: Event) -> None:
         """Do what a narration line stands for."""
@@ -396,46 +344,15 @@ class Player(threading.Thread):
         return '\n'.join(difflib.ndiff(expected, self.played))
 
 
-def compare_message(written: Sequence[Event], sent: Sequence[str]) -> None:
-    """Compare a message that the file writes out, as far as it does."""
-    rest = list(sent)
-    may_skip = False
-    for event in written:
-        if event.kind == 'note':
-            may_skip = True
-            continue
-        while may_skip and rest and not alike(event.text, rest[0]):
-            rest.pop(0)
-        if not rest or not alike(event.text, rest[0]):
-            raise Mismatch('C: ' + (rest[0] if rest else '.'))
-        rest.pop(0)
-        may_skip = False
-    if rest and not may_skip:
-        raise Mismatch('C: ' + rest[0])
-
-
-def alike(written: str, sent: str) -> bool:
-    """Compare two lines of a message; these two fields never repeat."""
-    for field in ('Date: ', 'Message-ID: '):
-        if written.startswith(field):
-            return sent.startswith(field)
-    return written == sent
+playing = Player
 
 
 def octets_of(text: str) -> bytes:
     """Return what the server sends for an `S:` line."""
-    ends = not text.endswith(('\\n', '\\'))
-    if text.endswith('\\') and not text.endswith('\\n'):
-        text = text[:-1]
-    octets = re.sub(
-        rb'\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|([rnt\\]))',
-        lambda match: (
-            bytes([int(match.group(1), 16)]) if match.group(1)
-            else chr(int(match.group(2), 16)).encode() if match.group(2)
-            else {b'r': b'\r', b'n': b'\n', b't': b'\t',
-                  b'\\': b'\\'}[match.group(3)]),
-        text.encode())
-    return octets + b'\r\n' * ends
+    line = text.encode() + b'\r\n' * (not text.endswith((r'\n', '\\')))
+    return ESCAPED.sub(lambda match: b'' if match[2] is not None else (
+        match[0].decode('unicode_escape').encode(
+            'utf-8' if match[1] else 'latin-1')), line)
 
 
 def secret_of(text: str) -> bytes:
@@ -447,19 +364,3 @@ def secret_of(text: str) -> bytes:
     token = re.fullmatch(
         rb'user=[^\x01]+\x01auth=Bearer ([^\x01]*)\x01\x01', decoded)
     return token.group(1) if token else decoded.split(b'\0')[-1]
-
-
-@contextlib.contextmanager
-def playing(dialogue: Dialogue | str, context: ssl.SSLContext,
-            host: str = '127.0.0.1') -> Iterator[Player]:
-    """Play a dialogue during the `with` block, and to its end after it."""
-    if isinstance(dialogue, str):
-        dialogue = parse(dialogue)
-    player = Player(dialogue, context, host)
-    player.start()
-    try:
-        yield player
-    finally:
-        player.over.set()
-        player.join(2 * PATIENCE)
-    assert not player.is_alive(), 'the player did not end'

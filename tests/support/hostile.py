@@ -1,11 +1,9 @@
 """A server that holds a correct dialogue, except at one point.
 
-`Hostile(step, fault, ...)` offers STARTTLS, AUTH LOGIN, PIPELINING and SIZE
+`serving(step, fault, ...)` offers STARTTLS, AUTH LOGIN, PIPELINING and SIZE
 and takes one message for three recipients. When the dialogue comes to `step`
 (one of STEPS) it does what `fault` (a name in FAULTS, or such a function) says
-instead of, or besides, giving the right reply. Afterwards it reports whether
-it holds a complete message, whether it accepted it, and what the client said
-before TLS.
+instead of, or besides, giving the right reply.
 """
 
 from __future__ import annotations
@@ -16,11 +14,11 @@ import os
 import select
 import socket
 import ssl
-import threading
 import time
-from typing import Any, Callable, Iterator
+from itertools import chain, repeat
+from typing import Callable, Iterable
 
-from support.wire import PATIENCE, Mismatch, Wire
+from support.wire import PATIENCE, Mismatch, Server, Wire
 
 STEPS = ('connect', 'greeting', 'EHLO', 'STARTTLS', 'TLS handshake',
          'EHLO again', 'AUTH', 'user name', 'password', 'MAIL', 'first RCPT',
@@ -40,15 +38,14 @@ HTTP = (b'HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n\r\n'
         b'<html><body><h1>400 Bad Request</h1></body></html>\r\n')
 BINARY = bytes(range(256)) + b'\r\n'
 
-# A reply code of success that is not the one that the step asks for.
-WRONG_SUCCESS = {'EHLO': 220, 'EHLO again': 220, 'MAIL': 354,
-                 'first RCPT': 354, 'middle RCPT': 354, 'last RCPT': 354,
-                 'final dot': 354}  # and 250 at all others
-NO_USER, NO_LOGIN = b'550 5.1.1 No such user', b'535 5.7.8 Bad credentials'
-REFUSED = {**dict.fromkeys(['AUTH', 'user name', 'password'], NO_LOGIN),
-           **dict.fromkeys(['first RCPT', 'middle RCPT', 'last RCPT'],
-                           NO_USER)}  # and this at all others:
-REFUSED_ELSEWHERE = b'554 5.5.0 No'
+RCPTS = ('first RCPT', 'middle RCPT', 'last RCPT')
+# A reply code of success that is not the one that the step asks for; at all
+# other steps it is 250.
+WRONG_SUCCESS = {**dict.fromkeys(['EHLO', 'EHLO again'], 220),
+                 **dict.fromkeys(['MAIL', *RCPTS, 'final dot'], 354)}
+REFUSED = {**dict.fromkeys(['AUTH', 'user name', 'password'],
+                           b'535 5.7.8 Bad credentials'),
+           **dict.fromkeys(RCPTS, b'550 5.1.1 No such user')}
 
 Fault = Callable[['Hostile', Wire, bytes], None]
 
@@ -59,7 +56,7 @@ class Over(Exception):
 
 def refusal(server: Hostile) -> bytes:
     """Return the refusal for good that fits the step."""
-    return REFUSED.get(server.step, REFUSED_ELSEWHERE)
+    return REFUSED.get(server.step, b'554 5.5.0 No')
 
 
 def closed(server: Hostile, wire: Wire, right: bytes) -> None:
@@ -82,7 +79,7 @@ def reset(server: Hostile, wire: Wire, right: bytes) -> None:
     raise Over
 
 
-def slowly(say: Callable[[Hostile, bytes], Iterator[bytes]], pause: float
+def slowly(say: Callable[[Hostile, bytes], Iterable[bytes]], pause: float
            ) -> Fault:
     """Make a fault that keeps the client waiting, always with something."""
     def fault(server: Hostile, wire: Wire, right: bytes) -> None:
@@ -94,25 +91,11 @@ def slowly(say: Callable[[Hostile, bytes], Iterator[bytes]], pause: float
     return fault
 
 
-def nothing(server: Hostile, right: bytes) -> Iterator[bytes]:
-    """Say nothing until the client gives up."""
-    while True:
-        yield b''
-
-
-def octet_by_octet(server: Hostile, right: bytes) -> Iterator[bytes]:
+def octet_by_octet(server: Hostile, right: bytes) -> Iterable[bytes]:
     """Send something all the time, never enough."""
     octets = b'\x16\x03\x03\x3f\xff' if server.step == 'TLS handshake' \
         else right[:3] + b'-'
-    yield from (bytes([octet]) for octet in octets)
-    while True:
-        yield b'x'
-
-
-def line_by_line(server: Hostile, right: bytes) -> Iterator[bytes]:
-    """Send the lines of a reply that never ends."""
-    while True:
-        yield right[:3] + b'-well\r\n'
+    return chain((bytes([octet]) for octet in octets), repeat(b'x'))
 
 
 def saying(octets: Callable[[Hostile, bytes], bytes] | bytes,
@@ -146,12 +129,6 @@ def wording(text: bytes) -> Fault:
         else right[:4] + text + b'\r\n'))
 
 
-def refusing(text: bytes) -> Fault:
-    """Make a fault that refuses in these words."""
-    return saying(lambda server, right:
-                  refusal(server)[:9] + b' ' + text + b'\r\n')
-
-
 def then(first: Fault, second: Fault, replied: bool = False) -> Fault:
     """Make a fault of two."""
     def fault(server: Hostile, wire: Wire, right: bytes) -> None:
@@ -177,7 +154,7 @@ def secret_challenge(server: Hostile, right: bytes) -> bytes:
     return code + base64.b64encode(text) + b'\r\n'
 
 
-SILENT = slowly(nothing, 1)
+SILENT = slowly(lambda server, right: repeat(b''), 1)
 RIGHT = saying(lambda server, right: right)
 FOR_GOOD = saying(lambda server, right: refusal(server) + b'\r\n')
 FAULTS: dict[str, Fault] = {
@@ -186,7 +163,8 @@ FAULTS: dict[str, Fault] = {
     'reset': reset,
     'silent': SILENT,
     'drip': slowly(octet_by_octet, DRIP),
-    'line by line': slowly(line_by_line, 4 * DRIP),
+    'line by line': slowly(
+        lambda server, right: repeat(right[:3] + b'-well\r\n'), 4 * DRIP),
     'half a line': saying(lambda server, right: right[:len(right) // 2], True),
     '4yz': saying(b'451 4.3.0 Not now\r\n'),
     '421': saying(b'421 4.3.2 Shutting down\r\n', True),
@@ -207,9 +185,11 @@ FAULTS: dict[str, Fault] = {
     'bare LF': saying(lambda server, right: right.replace(b'\r\n', b'\n')),
     'bare CR': saying(lambda server, right: right[:4] + b'\rxx' + right[4:]),
     'control characters': wording(NASTY),
-    'refused in control characters': refusing(NASTY),
+    'refused in control characters': saying(
+        lambda server, right: refusal(server)[:10] + NASTY + b'\r\n'),
     'password echoed': wording(ECHO),
-    'refused with the password': refusing(ECHO),
+    'refused with the password': saying(
+        lambda server, right: refusal(server)[:10] + ECHO + b'\r\n'),
     'password in base64': saying(secret_challenge),
     'right, then closed': then(RIGHT, closed, replied=True),
     'right, then reset': then(RIGHT, reset, replied=True),
@@ -221,50 +201,44 @@ REFUSALS = ('4yz', '421', '5yz', 'unlisted 5yz',
             'refused in control characters', 'refused with the password')
 
 
-class Hostile(threading.Thread):
-    """The server: it listens at `port`, and serves one connection.
-
-    Attributes:
-        port: Where it listens (at 127.0.0.1).
-        lines: The commands that it heard.
-        strange: Those of them that it does not know.
-        clear: The octets that it heard before TLS.
-        complete: Whether the whole message came, with its final dot.
-        replied: Whether the reply to the final dot was a good 250.
-        message: What it heard after 354.
-        reached: Whether the dialogue came to the step of the fault.
-    """
+class Hostile(Server):
+    """The server, at 127.0.0.1; during a `with` block it serves."""
 
     def __init__(self, step: str, fault: str | Fault, context: ssl.SSLContext,
                  pipelining: bool = True) -> None:
-        """Listen; `start` begins to serve."""
-        super().__init__(daemon=True, name=f'{step}, {fault}')
+        """Listen."""
+        super().__init__(listens=(step, fault) != ('connect', 'closed'))
         self.step, self.fault = step, fault
         self.do_worst = FAULTS[fault] if isinstance(fault, str) else fault
         self.context, self.pipelining = context, pipelining
-        self.lines: list[str] = []
-        self.strange: list[str] = []
-        self.clear = self.message = b''
-        self.complete = self.replied = self.reached = False
+        self.lines: list[str] = []      # the commands that it heard
+        self.strange: list[str] = []    # those that it does not know
+        self.clear = b''                # what it heard before TLS
+        self.message = b''              # what it heard after 354
+        self.complete = False           # ... and with the final dot
+        self.replied = False            # it answered that with a good 250
+        self.reached = False            # the dialogue came to the fault
         self.recipients = 0
-        self.over = threading.Event()
-        self.listener = socket.socket()
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        self.listener.bind(('127.0.0.1', 0))
-        self.port: int = self.listener.getsockname()[1]
-        if (step, fault) != ('connect', 'closed'):
-            self.listener.listen()
-        self.listener.settimeout(DRIP)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the server took a whole message, and said so with 250."""
+        return self.complete and self.replied
 
     def run(self) -> None:
         """Serve one connection."""
-        with self.listener:
-            connection = self._accept()
-        if connection is None:
+        if self.step == 'connect' and self.fault in ('closed', 'silent'):
+            self.reached = True  # connections are refused, or never accepted
+            self.over.wait(PATIENCE)
+            self.listener.close()
             return
-        wire = Wire(connection)
+        wire = self.accept()
+        if wire is None:
+            return
         try:
-            self._meet(wire)
+            if self.step == 'connect':
+                self._do_worst(wire, b'')
+            self._answer(wire, 'greeting', b'220 mail.example.com ESMTP\r\n')
             while True:
                 self._hear(wire, wire.read_line())
         except (Over, Mismatch):
@@ -278,43 +252,29 @@ class Hostile(threading.Thread):
             wire.reset()
             self._take(rest)
 
-    def _accept(self) -> socket.socket | None:
-        """Return the connection; None when the client ends without one."""
-        if self.step == 'connect' and self.fault in ('closed', 'silent'):
-            self.reached = True  # connections are refused, or never accepted
-            self.over.wait(PATIENCE)
-            return None
-        while not self.over.is_set():
-            with contextlib.suppress(OSError):
-                return self.listener.accept()[0]
-        return None
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the server took a whole message, and said so with 250."""
-        return self.complete and self.replied
-
     # What a correct server does
-
-    def _meet(self, wire: Wire) -> None:
-        """Greet."""
-        if self.step == 'connect':
-            self._do_worst(wire, b'')
-        self._answer(wire, 'greeting', b'220 mail.example.com ESMTP\r\n')
 
     def _hear(self, wire: Wire, line: str) -> None:
         """Answer one command."""
         self.lines.append(line)
         if not wire.secure:
             self.clear += line.encode() + b'\r\n'
-        answer: dict[str, Any] = {
-            'EHLO': self._ehlo, 'STARTTLS': self._starttls,
-            'AUTH': self._auth, 'RCPT': self._rcpt, 'DATA': self._data}
         verb = line.split(' ')[0].upper()
-        if verb in answer:
-            answer[verb](wire, line)
+        if verb == 'EHLO':
+            offered = ['SIZE 100000000', *['PIPELINING'] * self.pipelining,
+                       'AUTH LOGIN PLAIN' if wire.secure else 'STARTTLS']
+            self._answer(wire, 'EHLO again' if wire.secure else 'EHLO', (
+                '250-mail.example.com\r\n' + ''.join(
+                    f'250-{words}\r\n' for words in offered)
+                + '250 DSN\r\n').encode())
         elif verb == 'MAIL':
             self._answer(wire, 'MAIL', b'250 2.1.0 Ok\r\n')
+        elif verb == 'RCPT':
+            self._answer(wire, RCPTS[self.recipients % 3],
+                         b'250 2.1.5 Ok\r\n')
+            self.recipients += 1
+        elif verb in ('STARTTLS', 'AUTH', 'DATA'):
+            getattr(self, f'_{verb.lower()}')(wire, line)
         elif verb == 'QUIT':
             self._answer(wire, 'QUIT', b'221 2.0.0 Bye\r\n')
             raise Over
@@ -323,15 +283,6 @@ class Hostile(threading.Thread):
         else:
             self.strange.append(line)
             wire.send(b'500 5.5.2 What?\r\n')
-
-    def _ehlo(self, wire: Wire, line: str) -> None:
-        """List the extensions."""
-        offered = ['mail.example.com', 'SIZE 100000000']
-        offered += ['PIPELINING'] * self.pipelining
-        offered += ['AUTH LOGIN PLAIN' if wire.secure else 'STARTTLS', 'DSN']
-        reply = ''.join(f'250-{words}\r\n' for words in offered[:-1])
-        self._answer(wire, 'EHLO again' if wire.secure else 'EHLO',
-                     f'{reply}250 {offered[-1]}\r\n'.encode())
 
     def _starttls(self, wire: Wire, line: str) -> None:
         """Begin TLS."""
@@ -354,12 +305,6 @@ class Hostile(threading.Thread):
             self._answer(wire, 'AUTH', b'334 UGFzc3dvcmQ6\r\n')
         self.lines.append(wire.read_line())
         self._answer(wire, 'password', b'235 2.7.0 Welcome\r\n')
-
-    def _rcpt(self, wire: Wire, line: str) -> None:
-        """Accept the three recipients."""
-        step = ('first RCPT', 'middle RCPT', 'last RCPT')[self.recipients % 3]
-        self.recipients += 1
-        self._answer(wire, step, b'250 2.1.5 Ok\r\n')
 
     def _data(self, wire: Wire, line: str) -> None:
         """Read the message, and the final dot."""
@@ -427,15 +372,4 @@ class Hostile(threading.Thread):
         return not octets
 
 
-@contextlib.contextmanager
-def serving(step: str, fault: str | Fault, context: ssl.SSLContext,
-            pipelining: bool = True) -> Iterator[Hostile]:
-    """Serve during the `with` block, and end after it."""
-    server = Hostile(step, fault, context, pipelining)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.over.set()
-        server.join(2 * PATIENCE)
-    assert not server.is_alive(), 'the hostile server did not end'
+serving = Hostile

@@ -1,13 +1,11 @@
 """A message as others read it: the judges of what smtp.py composes.
 
 `lint` compares a message with the RFCs, octet by octet. `read` gives it to the
-standard library's `email` parser, which has nothing in common with smtp.py, in
-both of its forms: the modern one, which parses addresses and parameters
-itself, and the old one ("compat32"), which leaves that to functions of 2001.
-They have to find the same, without a single complaint.
+standard library's `email` parser in both of its forms: the modern one, which
+parses addresses and parameters itself, and the old one ("compat32"), which
+leaves that to functions of 2001. They have to find the same, and not complain.
 
-`compose` and `octets_of` are the one place that knows what smtp.build_message
-returns.
+`compose` and `octets_of` alone know what smtp.build_message returns.
 """
 
 from __future__ import annotations
@@ -55,6 +53,7 @@ ENCODED_WORD = re.compile(
 IN_A_PHRASE = re.compile(
     r'=\?utf-8\?(?:q\?[A-Za-z0-9!*+/=_-]+|b\?[A-Za-z0-9+/=]+)\?=',
     re.IGNORECASE)
+ADDRESSED = 'From', 'To', 'Cc'
 ADDRESS_FIELDS = ('from', 'to', 'cc', 'reply-to', 'sender')
 OURS = ['from', 'to', 'cc', 'subject', 'date', 'message-id']
 OURS_AT_THE_END = ['mime-version', 'content-type', 'content-transfer-encoding']
@@ -95,12 +94,7 @@ def envelope_of(message: Any) -> tuple[str, list[str]]:
 
 
 def lint(octets: bytes, utf8: bool = False) -> None:
-    """Compare a message with RFC 5322, 2045 and 2047.
-
-    Args:
-        octets: The message.
-        utf8: Whether it may need SMTPUTF8 (RFC 6532).
-    """
+    """Compare a message, with `utf8` one for SMTPUTF8, with the RFCs."""
     assert octets.endswith(b'\r\n')
     lines = octets.split(b'\r\n')
     for line in lines:
@@ -187,10 +181,9 @@ def read_modern(octets: bytes) -> Mail:
                 defect, email.errors.NonPrintableDefect)]
             assert not defects, (value, defects)
 
-    def people(field: str) -> list[tuple[str, str]]:
-        return [(each.display_name, each.addr_spec)
-                for header in message.get_all(field, [])
-                for each in header.addresses]
+    people = [[(each.display_name, each.addr_spec)
+               for header in message.get_all(field, [])
+               for each in header.addresses] for field in ADDRESSED]
     texts = {'plain': '', 'html': ''}
     files = []
     for part in message.walk():
@@ -200,23 +193,23 @@ def read_modern(octets: bytes) -> Mail:
                           part.get_payload(decode=True)))
         elif part.get_content_maintype() == 'text':
             texts[part.get_content_subtype()] += part.get_content()
-    return Mail(people('From'), people('To'), people('Cc'),
-                str(message['Subject']), texts['plain'], texts['html'], files)
+    return Mail(*people, str(message['Subject']), *texts.values(), files)
 
 
 def read_old(octets: bytes) -> Mail:
     """Read a message with `email.policy.compat32`."""
     message = email.message_from_bytes(octets)
 
-    def decoded(raw: str) -> str:
-        raw = re.sub('\r?\n(?=[ \t])', '', raw)
-        return str(email.header.make_header(email.header.decode_header(raw)))
+    def unfolded(raw: str) -> str:
+        return re.sub('\r?\n(?=[ \t])', '', raw)
 
-    def people(field: str) -> list[tuple[str, str]]:
-        values = [re.sub('\r?\n(?=[ \t])', '', raw)
-                  for raw in message.get_all(field, [])]
-        return [(decoded(name), address)
-                for name, address in GETADDRESSES(values) if address]
+    def decoded(raw: str) -> str:
+        return str(email.header.make_header(
+            email.header.decode_header(unfolded(raw))))
+
+    people = [[(decoded(name), address) for name, address in GETADDRESSES([
+        unfolded(raw) for raw in message.get_all(field, [])]) if address]
+        for field in ADDRESSED]
     texts = {'plain': '', 'html': ''}
     files = []
     for part in message.walk():
@@ -230,9 +223,7 @@ def read_old(octets: bytes) -> Mail:
         elif part.get_content_maintype() == 'text':
             texts[part.get_content_subtype()] += part.get_payload(
                 decode=True).decode(part.get_content_charset())
-    return Mail(people('From'), people('To'), people('Cc'),
-                decoded(message['Subject']), texts['plain'], texts['html'],
-                files)
+    return Mail(*people, decoded(message['Subject']), *texts.values(), files)
 
 
 def composed(info: dict[str, Any], text: str = 'Hello\n', **extras: Any
@@ -271,8 +262,7 @@ def normal(text: str) -> str:
 
 
 @contextlib.contextmanager
-def refused(*naming: str, code: int = 65
-            ) -> Iterator[Any]:
+def refused(*naming: str, code: int = 65) -> Iterator[Any]:
     """Expect an SMTPMessageError whose text names each of `naming`."""
     with pytest.raises(smtp.SMTPMessageError) as caught:
         yield caught

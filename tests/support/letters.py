@@ -1,4 +1,4 @@
-"""The letters of practice.py: what is sent, what is wrong with what arrived.
+"""The letter of practice.py: what is sent, what is wrong with what arrived.
 
 What arrived is read with the standard library's email package, which has
 nothing in common with smtp.py.
@@ -6,56 +6,21 @@ nothing in common with smtp.py.
 
 import re
 import sys
-import typing
 
-
-class Letter(typing.NamedTuple):
-    """What Alice writes, and thus what has to arrive."""
-
-    sender: tuple
-    recipient: tuple
-    hidden: typing.Optional[str]  # the blind copy
-    subject: str
-    text: str
-    file_name: typing.Optional[str]
-
-
-EASY = Letter(
-    ('Alice', 'alice@example.com'), ('Bob', 'bob@example.org'), None, 'Dots',
-    '''Hello Bob,
+SENDER, RECIPIENT = ('Alice', 'alice@example.com'), ('Bob', 'bob@example.org')
+SUBJECT = 'Dots'
+TEXT = '''Hello Bob,
 the next line begins with a dot; in the session it has two:
 .like this
 Alice
-''', None)
-
-# Each part of this one has gone wrong in some mail program.
-HARD = Letter(
-    ('Alice', 'alice@example.com'), ('Bób Exämple', 'bob@example.org'),
-    'carol@example.org', 'Grüße aus dem Labor: naïve café, α β γ, 你好 ✓',
-    '''Hello Bob,
-
-a line with a single dot ends a message in SMTP. So the client doubles
-a dot at the start of a line, and the server removes it:
-.
-You can read on? Then both have done it.
-..This line began with two dots, and still does.
-
-Alice
-''', 'jedes Oktett – every octet.bin')
-OCTETS = bytes(range(256))  # of the attachment
+'''
 
 
-def people(message, field):
-    """Return the (name, address) pairs of From or To."""
-    return [(one.display_name, one.addr_spec)
-            for one in getattr(message[field], 'addresses', ())]
-
-
-def wrong(received, letter):
-    """Return what is wrong with a message, compared with a letter or None."""
+def wrong(received, is_letter):
+    """Return what is wrong with a message, and with our letter."""
     message = received.parse()
     compared = [
-        ('the user who logged in', received.user, EASY.sender[1]),
+        ('the user who logged in', received.user, SENDER[1]),
         ('the Bcc field, which must not be sent', message['bcc'], None),
         ('the number of Date fields', len(message.get_all('date', [])), 1),
         ('the header', received.content.partition(b'\r\n\r\n')[0].isascii()
@@ -64,22 +29,18 @@ def wrong(received, letter):
          re.findall(b'.?\r(?!\n)|(?<!\r)\n.?', received.content), []),
         ("the parser's objections",
          [defect for part in message.walk() for defect in part.defects], [])]
-    if letter:
+    if is_letter:
         text = message.get_body(('plain',))
-        text = text and text.get_content().replace('\r\n', '\n')
-        files = [(part.get_filename(), part.get_payload(decode=True))
-                 for part in message.iter_attachments()
-                 if part.is_attachment()]
+        text = text and text.get_content().replace('\r\n', '\n').rstrip()
         compared += [
-            ("the envelope's sender", received.sender, letter.sender[1]),
+            ("the envelope's sender", received.sender, SENDER[1]),
             ("the envelope's recipients", received.recipients,
-             tuple(filter(None, [letter.recipient[1], letter.hidden]))),
-            ('From', people(message, 'from'), [letter.sender]),
-            ('To', people(message, 'to'), [letter.recipient]),
-            ('the subject', message['subject'], letter.subject),
-            ('the text', text and text.rstrip(), letter.text.rstrip()),
-            ('the attachments', files,
-             [(letter.file_name, OCTETS)] if letter.file_name else [])]
+             (RECIPIENT[1],)),
+            *((field, [(one.display_name, one.addr_spec) for one in getattr(
+                message[field], 'addresses', ())], [person])
+              for field, person in (('From', SENDER), ('To', RECIPIENT))),
+            ('the subject', message['subject'], SUBJECT),
+            ('the text', text, TEXT.rstrip())]
     return [f'{what}: {got!r} arrived, not {meant!r}'
             for what, got, meant in compared if got != meant]
 
@@ -95,12 +56,11 @@ def show(received):
         received.sender, ', '.join(f'<{one}>' for one in received.recipients)))
     text = received.content.decode('utf-8', 'backslashreplace')
     lines = text.rstrip().split('\r\n')
-    for line in lines[:60]:
-        print(f'  {printable(line)}'.rstrip())
     if len(lines) > 60:
-        print(f'  ... and {len(lines) - 60} more lines')
-    if re.search(rb'(?im)=\?|^content-transfer-encoding: (?!7bit)',
-                 received.content):
+        lines[60:] = [f'... and {len(lines) - 60} more lines']
+    for line in lines:
+        print(f'  {printable(line)}'.rstrip())
+    if re.search(r'(?im)=\?|^content-transfer-encoding: (?!7bit)', text):
         try:
             show_as_read(received.parse())
         except Exception as error:  # whatever the parser trips over
@@ -114,9 +74,9 @@ def show_as_read(message):
     for field in ('From', 'To', 'Cc', 'Subject', 'Date'):
         if field in message:
             print(f'  {field}: {printable(str(message[field]))}')
-    body = message.get_body(('plain', 'html'))
     print()
-    for line in (body.get_content() if body else '').splitlines():
+    body = message.get_body(('plain', 'html'))
+    for line in body.get_content().splitlines() if body else ():
         print(f'  {printable(line)}'.rstrip())
     for part in message.iter_attachments():
         content = part.get_payload(decode=True) or b''

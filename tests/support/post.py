@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from support.cli import reach
 from support.practice_server import PASSWORD, TOKEN, USER, PracticeServer
 from support.refusals import parse_refusal
 
@@ -17,20 +18,12 @@ __all__ = ['ALICE', 'BASIC', 'BOB', 'CAROL', 'HIDDEN', 'MAIL', 'PASSWORD',
 
 
 class Post:
-    """A practice server that runs, and how to reach it.
-
-    Attributes:
-        server: The PracticeServer.
-        options: What leads smtp.py to it.
-        session: The same for smtp.smtp_send.
-    """
+    """A practice server that runs; `options` and `session` lead to it."""
 
     def __init__(self, server: Any) -> None:
         """Take over a server that runs."""
         self.server = server
-        self.options = [
-            '--server', 'localhost', '--port', str(server.port),
-            '--ca-file', server.ca_file, '--timeout', '10']
+        self.options = reach(server.port, server.ca_file)
         self.session: dict[str, Any] = {
             'server': 'localhost', 'port': server.port, 'timeout': 10,
             'ca_file': server.ca_file}

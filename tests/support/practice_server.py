@@ -1,7 +1,10 @@
 """The practice server: aiosmtpd with Office 365's extensions and sentences.
 
 `with PracticeServer(refusals=['greylisted']) as server: ...` runs it on a
-free port of this computer, for practice.py and for the tests.
+free port of this computer, for practice.py and for the tests. aiosmtpd speaks
+SMTP; two classes adapt it. PracticeSMTP is one connection: it rewords the
+replies and gives the refusals. PracticeServer is what all connections share:
+it decides about logins and keeps the messages.
 """
 
 import asyncio
@@ -9,17 +12,14 @@ import base64
 import contextlib
 import email
 import email.policy
-import json
 import logging
 import pathlib
-import queue
 import re
 import socket
 import ssl
 import sys
 import tempfile
 import typing
-import weakref
 
 import trustme
 from aiosmtpd.controller import Controller
@@ -28,13 +28,6 @@ from aiosmtpd.smtp import SMTP, AuthResult, syntax
 from support.refusals import parse_refusal
 
 USER, PASSWORD, TOKEN = 'alice@example.com', 'open-sesame', 'practice-token'
-
-
-# --------------------------------------------------------------- the server
-#
-# aiosmtpd speaks SMTP; two classes adapt it. PracticeSMTP is one connection:
-# it rewords the replies and gives the refusals. PracticeServer is what all
-# connections share: it decides about logins and keeps the messages.
 
 SIZE = 157286400  # octets: 150 MiB
 EXTENSIONS = (f'SIZE {SIZE}', 'PIPELINING', 'ENHANCEDSTATUSCODES', 'STARTTLS',
@@ -56,6 +49,9 @@ WORDING = {  # aiosmtpd's reply: Office 365's
     '552 Error: message size exceeds fixed maximum message size':
         '552 5.3.4 Message size exceeds fixed maximum message size',
 }
+# The reason why a token is refused is a challenge, which is answered by ''.
+REASON = ('{"status": "400", "schemes": "Bearer", '
+          '"scope": "https://outlook.office.com/"}')
 
 
 def reword(reply):
@@ -92,27 +88,24 @@ class PracticeSMTP(SMTP):
 
     async def push(self, status):
         """Send one reply; all of them leave through here."""
-        practice = self.event_handler
-        closing = False
-        if not self.greeted:
-            self.greeted = True
-            refusal = practice.refusal('greeting')
-            closing, status = bool(refusal), refusal or status
-        elif (isinstance(status, str)
-                and status not in practice.refusals.values()):
+        refusal = '' if self.greeted else self.event_handler.refusal(
+            'greeting')
+        if refusal:
+            status = refusal
+        elif self.greeted and isinstance(status, str) and (
+                status not in self.event_handler.refusals.values()):
             status = reword(status)
+        self.greeted = True
         await super().push(status)
-        if closing or status[:3] in ('421', b'421'):
+        if refusal or status[:3] in ('421', b'421'):
             # Closing with commands unread would reset the connection, and
             # the reply could get lost: read them, up to QUIT.
             with contextlib.suppress(asyncio.TimeoutError, ValueError):
-                await asyncio.wait_for(self.skip_commands(), timeout=1)
+                line = status
+                while line not in (b'', b'QUIT\r\n'):
+                    line = await asyncio.wait_for(
+                        self._reader.readline(), timeout=1)
             self.transport.close()
-
-    async def skip_commands(self):
-        """Read up to QUIT or the end, and answer nothing."""
-        while (await self._reader.readline()).strip() not in (b'', b'QUIT'):
-            pass
 
     async def refused(self, step):
         """Send the refusal for this step, if there is one."""
@@ -161,11 +154,8 @@ class PracticeSMTP(SMTP):
         login = re.fullmatch(b'user=([^\1]*)\1auth=Bearer ([^\1]*)\1\1',
                              answer)
         result = self._authenticate('XOAUTH2', login and login.groups())
-        if not result.success:  # the reason is a challenge, answered by ''
-            reason = json.dumps({'status': '400', 'schemes': 'Bearer',
-                                 'scope': 'https://outlook.office.com/'})
-            if await self.challenge_auth(reason) != b'':
-                return AuthResult(success=False)
+        if not result.success and await self.challenge_auth(REASON) != b'':
+            return AuthResult(success=False)
         return result
 
 
@@ -176,29 +166,22 @@ class PracticeServer(Controller):
         refusals: Names and 'STEP=REPLY' texts, see `parse_refusal`.
         drop_after_dot: Close the connection instead of answering the final
             dot. The message has arrived all the same.
-        port: 0 is any free one.
 
     A client needs `host`, `port` and `ca_file`. What arrived is in the list
-    `messages` and in the queue `arrivals`; `given` names the steps that it
-    refused; `folder` is temporary.
+    `messages`; `given` names the refused steps; `folder` is temporary.
     """
 
     host = 'localhost'
 
-    def __init__(self, refusals=(), drop_after_dot=False, port=0):
-        """Reserve the port, and make the certificate.
-
-        Raises:
-            OSError: The port is in use.
-        """
-        self.socket = socket.create_server(('127.0.0.1', port))
+    def __init__(self, refusals=(), drop_after_dot=False):
+        """Reserve a free port, and make the certificate."""
+        self.socket = socket.create_server(('127.0.0.1', 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.expected = list(map(parse_refusal, refusals))
         self.refusals = {one.step: one.reply for one in self.expected}
         self.given = []
         self.drop_after_dot = drop_after_dot
-        self.messages, self.arrivals = [], queue.Queue()
-        self.connections = weakref.WeakSet()
+        self.messages, self.connections = [], []
         self._temporary = tempfile.TemporaryDirectory(prefix='smtp-')
         self.folder = pathlib.Path(self._temporary.name)
         self.ca_file = str(self.folder / 'ca.pem')
@@ -227,21 +210,16 @@ class PracticeServer(Controller):
 
     def __exit__(self, *exception):
         """Close all connections and remove the temporary folder."""
-        self.loop.call_soon_threadsafe(self.hang_up)
+        for connection in self.connections:     # or `stop` would wait for them
+            if connection.transport is not None:
+                self.loop.call_soon_threadsafe(connection.transport.abort)
         self.stop()
         self._temporary.cleanup()
 
-    def hang_up(self):
-        """Close what is still open; `stop` would wait for the clients."""
-        for connection in self.connections:
-            if connection.transport is not None:
-                connection.transport.abort()
-
     def factory(self):
         """Return the object for a new connection."""
-        connection = PracticeSMTP(self, **self.SMTP_kwargs)
-        self.connections.add(connection)
-        return connection
+        self.connections.append(PracticeSMTP(self, **self.SMTP_kwargs))
+        return self.connections[-1]
 
     def _create_server(self):
         return self.loop.create_server(self._factory_invoker, sock=self.socket)
@@ -269,19 +247,17 @@ class PracticeServer(Controller):
         return AuthResult(success=False, handled=False, message=(
             refusal or '535 5.7.3 Authentication unsuccessful'))
 
-    # aiosmtpd calls the hooks below, one for each step: a step is done by
-    # changing the session or the envelope, and what is returned is the reply.
+    # aiosmtpd calls a hook for each step; what it returns is the reply.
 
     async def handle_EHLO(self, server, session, envelope, name, replies):
         """EHLO: inside TLS, AUTH takes the place of STARTTLS."""
         refusal = self.refusal('ehlo2' if session.ssl else 'ehlo')
-        if refusal:
-            return [refusal]
         session.host_name = name
         lines = [f'{self.host} Hello [{session.peer[0]}]', *EXTENSIONS]
         if session.ssl:
             lines[lines.index('STARTTLS')] = 'AUTH LOGIN XOAUTH2'
-        return ['250-' + '\r\n250-'.join(lines[:-1]) + f'\r\n250 {lines[-1]}']
+        return [refusal or '250-' + '\r\n250-'.join(lines[:-1])
+                + f'\r\n250 {lines[-1]}']
 
     async def handle_MAIL(self, server, session, envelope, address, options):
         """MAIL: remember the sender."""
@@ -309,7 +285,6 @@ class PracticeServer(Controller):
             envelope.mail_from, tuple(envelope.rcpt_tos), envelope.content,
             session.auth_data[0].decode(), session.ssl['ssl_object'].version(),
             tuple(envelope.mail_options)))
-        self.arrivals.put(self.messages[-1])
         if self.drop_after_dot:
             server.transport.close()
             raise asyncio.CancelledError  # how aiosmtpd ends a connection

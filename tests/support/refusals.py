@@ -36,10 +36,8 @@ def parse_refusal(text):
     `\n` in the reply begins its next line. 'rcpt:ADDRESS' is one recipient.
     """
     step, equals, reply = text.partition('=')
-    if not equals:
-        refusal = named_refusals().get(text)
-        if refusal:
-            return refusal
+    if text in named_refusals():
+        return named_refusals()[text]
     if not equals or step.partition(':')[0] not in STEPS:
         raise ValueError(
             f'{text!r} is neither in --list-refusals nor STEP=REPLY with a '

@@ -1,12 +1,15 @@
 """The server's end of a connection, for the servers of these tests."""
 
+from __future__ import annotations
+
 import contextlib
 import select
 import socket
 import ssl
 import struct
+import threading
 import time
-from typing import Tuple
+from typing import Any
 
 PATIENCE = 10  # seconds that the server waits for the client at any point
 
@@ -24,7 +27,7 @@ class Wire:
 
     def __init__(self, connection: socket.socket) -> None:
         """Take over an accepted connection."""
-        self.socket = connection
+        self.socket: Any = connection
         self.buffer = b''
         self.secure = False
         self.ended = False
@@ -55,9 +58,8 @@ class Wire:
 
     def talks_on(self) -> bool:
         """Return whether the client has sent more than was read."""
-        waiting = isinstance(self.socket, ssl.SSLSocket) and (
-            self.socket.pending())
-        if waiting or select.select([self.socket], [], [], 0)[0]:
+        if (self.secure and self.socket.pending()
+                or select.select([self.socket], [], [], 0)[0]):
             self.buffer += self.receive()
         return bool(self.buffer)
 
@@ -84,7 +86,7 @@ class Wire:
         self.drain()
         self.socket.close()
 
-    def drain(self) -> Tuple[bytes, bool]:
+    def drain(self) -> tuple[bytes, bool]:
         """Read on until the client hangs up; return what came, and if so."""
         octets, until = self.buffer, time.monotonic() + PATIENCE
         while time.monotonic() < until:
@@ -104,3 +106,41 @@ class Wire:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
                                    struct.pack('ii', 1, 0))
         self.socket.close()
+
+
+class Server(threading.Thread):
+    """A server that serves one connection, during a `with` block."""
+
+    def __init__(self, host: str = '127.0.0.1', listens: bool = True) -> None:
+        """Take a port."""
+        super().__init__(daemon=True)
+        self.over = threading.Event()   # no client will come any more
+        self.listener = socket.socket(
+            socket.AF_INET6 if ':' in host else socket.AF_INET)
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        self.listener.bind((host, 0))
+        self.listener.settimeout(0.05)
+        self.port: int = self.listener.getsockname()[1]
+        if listens:
+            self.listener.listen()
+
+    def accept(self) -> Wire | None:
+        """Return the connection; None when the client ends without one."""
+        with self.listener:
+            while True:
+                over = self.over.is_set()  # it may have come and gone by now
+                with contextlib.suppress(OSError):
+                    return Wire(self.listener.accept()[0])
+                if over:
+                    return None
+
+    def __enter__(self) -> Any:
+        """Begin to serve."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the end of the session."""
+        self.over.set()
+        self.join(2 * PATIENCE)
+        assert not self.is_alive(), 'the server did not end'

@@ -4,15 +4,11 @@ A certificate that does not prove the server's name ends the session with 76,
 before anything secret was sent, with OpenSSL's reason and what to do.
 """
 
-from __future__ import annotations
-
 import contextlib
-import pathlib
 import socket
 import ssl
 import time
 import warnings
-from typing import Any, Callable
 
 import pytest
 import trustme
@@ -21,131 +17,111 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from support import certificates, checks, cli, dialogue, hostile
-from support.certificates import context_in, context_of, named, self_made
-from support.checks import FILE, LATER, LOGIN, PROTOCOL, REFUSED
+from support.certificates import bad, issued, named, self_made
+from support.checks import FILE, LATER, LOGIN, PROTOCOL
 from support.post import MAIL
 
-STARTTLS = dialogue.GREETING + dialogue.EHLO + dialogue.TLS
 REFUSED_LOGIN = ('C: EHLO <name>\nS: 250-mail.example.com\n'
                  'S: 250 AUTH PLAIN\nC: AUTH PLAIN ********\n'
                  'S: 535 5.7.8 No\n' + dialogue.QUIT)
-SESSION = STARTTLS + REFUSED_LOGIN
+SESSION = dialogue.BEGINS['tls'] + REFUSED_LOGIN
 IMPLICIT = '-- TLS begins\n' + dialogue.GREETING + REFUSED_LOGIN
 
 
-def at(folder: pathlib.Path, *names: Any, **more: Any) -> ssl.SSLContext:
-    """Return the server's side for a certificate made by hand."""
-    self_made(folder, *names, **more)
-    return context_in(folder)
-
-
-def weak(folder: pathlib.Path, authority: trustme.CA) -> ssl.SSLContext:
+def weak(folder, authority):
     """Return the server's side for a key of 1024 bits."""
-    return at(folder, named('localhost'), 'localhost',
-              authority=certificates.parts_of(authority),
-              key=rsa.generate_private_key(65537, 1024))
+    return bad(folder, named('localhost'), 'localhost', authority=authority,
+               key=rsa.generate_private_key(65537, 1024))
 
 
-# name: the server's name, how to make it, whose turn it is, and words
-BAD: dict[str, tuple[str, Callable[..., ssl.SSLContext], str, list[str]]] = {
+def issued_for(*names, valid=(None, None)):
+    """Return a function that makes a certificate by the right authority."""
+    return lambda folder, authority: issued(authority, *names, valid=valid)
+
+
+OTHER_NAME = r'not valid for .?(localhost|127.0.0.1)'
+# What is wrong; the server's name, how to make it, whose turn it is, words
+BAD = {
     'self-signed': (
-        'localhost', lambda folder, authority: at(
+        'localhost', lambda folder, _: bad(
             folder, named('localhost', 'localhost'), 'localhost'),
         '', ['self.signed', '--ca-file']),
     'unknown authority': (
-        'localhost', lambda folder, authority: context_of(
-            trustme.CA().issue_cert('localhost')),
+        'localhost', lambda *_: issued(trustme.CA(), 'localhost'),
         '', ['issuer|authority', '--ca-file', 'intercept']),
     'expired': (
-        'localhost', lambda folder, authority: context_of(
-            authority.issue_cert('localhost', not_before=certificates.PAST[0],
-                                 not_after=certificates.PAST[1])),
+        'localhost', issued_for('localhost', valid=certificates.PAST),
         '', ['expired']),
     'not yet valid': (
-        'localhost', lambda folder, authority: context_of(
-            authority.issue_cert(
-                'localhost', not_before=certificates.FUTURE[0],
-                not_after=certificates.FUTURE[1])),
+        'localhost', issued_for('localhost', valid=certificates.FUTURE),
         '', ['not yet valid', 'clock|date']),
     'wrong host': (
-        'localhost', lambda folder, authority: context_of(
-            authority.issue_cert('mail.example.org')),
-        'You', ['not valid for .?localhost', '--server']),
+        'localhost', issued_for('mail.example.org'), 'You',
+        [OTHER_NAME, '--server']),
     'part of the name': (
-        'localhost', lambda folder, authority: context_of(
-            authority.issue_cert('localhost.example.org', 'host', 'localhos')),
-        'You', ['not valid for .?localhost']),
+        'localhost', issued_for('localhost.example.org', 'host', 'localhos'),
+        'You', [OTHER_NAME]),
     'name only in the CN': (
-        'localhost', lambda folder, authority: at(
-            folder, named('localhost'),
-            authority=certificates.parts_of(authority)),
-        'You', ['not valid for .?localhost']),
+        'localhost', lambda folder, authority: bad(
+            folder, named('localhost'), authority=authority),
+        'You', [OTHER_NAME]),
     'address without its SAN': (
-        '127.0.0.1', lambda folder, authority: context_of(
-            authority.issue_cert('localhost')),
-        'You', ['not valid for .?127.0.0.1']),
+        '127.0.0.1', issued_for('localhost'), 'You', [OTHER_NAME]),
     'address as a name': (
-        '127.0.0.1', lambda folder, authority: context_of(
-            authority.issue_cert('127.0.0.1.', '*.0.0.1')),
-        'You', ['not valid for .?127.0.0.1']),
+        '127.0.0.1', issued_for('127.0.0.1.', '*.0.0.1'), 'You', [OTHER_NAME]),
     'weak key': ('localhost', weak, 'Your administrator',
-                 ['key too weak|too small']),
-}
+                 ['key too weak|too small'])}
 
 
-@pytest.mark.parametrize('implicit', [False, True],
+@pytest.fixture
+def refused(play):
+    """A function that checks that a server is not trusted; 76, no secret."""
+    def refused(context, *words, options=(), told=SESSION, **more):
+        result, player = play(told, '-v', *options, context=context,
+                              as_written=False)
+        checks.check(result, PROTOCOL, *words, **more)
+        assert player.mismatch.startswith('-- '), player.difference()
+        assert not player.secrets
+    return refused
+
+
+@pytest.mark.parametrize('told', [SESSION, IMPLICIT],
                          ids=['starttls', 'implicit'])
 @pytest.mark.parametrize('kind', BAD)
-def test_certificate_refused(
-        kind: str, implicit: bool, authority: trustme.CA,
-        tmp_path: pathlib.Path, play: Any) -> None:
-    """Exit 76, nothing is sent under it, and the reason is explained."""
+def test_certificate_refused(kind, told, authority, tmp_path, refused):
+    """Nothing is sent under it, and the reason is explained."""
     server, make, who, words = BAD[kind]
-    result, player = play(
-        IMPLICIT if implicit else SESSION, '-v', '--server', server,
-        context=make(tmp_path, authority), as_written=False)
-    checks.check(result, PROTOCOL, 'certificate', *words, who=who)
-    assert player.mismatch.startswith('-- '), player.difference()
-    assert not player.secrets
+    refused(make(tmp_path, authority), 'certificate', *words, who=who,
+            options=['--server', server], told=told)
 
 
-def test_an_expired_authority(tmp_path: pathlib.Path, play: Any) -> None:
+def test_an_expired_authority(tmp_path, refused):
     """The certificate is valid; what has expired is the authority's."""
-    authority = self_made(tmp_path, named('Old authority'), ca=True,
+    authority = self_made(named('Old authority'), ca=True,
                           valid=certificates.PAST)
     ca_file = tmp_path / 'ca.pem'
     ca_file.write_bytes(authority[0].public_bytes(serialization.Encoding.PEM))
-    result, player = play(
-        SESSION, '--ca-file', str(ca_file), as_written=False, context=at(
-            tmp_path, named('localhost'), 'localhost', authority=authority))
-    checks.check(result, PROTOCOL, 'expired', absent='certificate of localhost'
-                 ' has expired')
-    assert not player.secrets
+    refused(bad(tmp_path, named('localhost'), 'localhost',
+                authority=authority), 'expired',
+            absent='certificate of localhost has expired',
+            options=['--ca-file', str(ca_file)])
 
 
-def test_a_certificate_for_a_directory_name(
-        authority: trustme.CA, tmp_path: pathlib.Path, play: Any) -> None:
+def test_a_certificate_for_a_directory_name(authority, tmp_path, play):
     """Names of other kinds in a certificate are not a reason to fail."""
-    context = at(tmp_path, named('x'), 'localhost',
-                 x509.DirectoryName(named('x')),
-                 authority=certificates.parts_of(authority))
-    result, _ = play(STARTTLS + 'C: EHLO <name>\nS: 250-mail.example.com\n'
-                     'S: 250 HELP\n' + dialogue.QUIT, context=context)
-    checks.check(result, REFUSED)       # no AUTH: that far it came
+    result, _ = play(SESSION, context=bad(
+        tmp_path, named('x'), 'localhost', x509.DirectoryName(named('x')),
+        authority=authority))
+    checks.check(result, LOGIN)
 
 
 @pytest.mark.parametrize('name, alternative', [
     ('a\x1b[2J\x07\x08', 'b'), ('a\u202egnp', 'b'),
     ('a\nSent to bob@example.org: 250 Ok', 'b'), ('a\0b', 'b'),
     ('a', 'b\x1b[1m'), ('a', 'b\nSent to c'), ('a', 'b\0c')], ids=ascii)
-def test_certificate_of_hostile_words(
-        name: str, alternative: str, tmp_path: pathlib.Path, play: Any
-        ) -> None:
+def test_certificate_of_hostile_words(name, alternative, tmp_path, refused):
     """A certificate is the server's word as well, and shown escaped."""
-    result, player = play(SESSION, '-v', as_written=False, context=at(
-        tmp_path, named(name, name), 'host', alternative))
-    checks.check(result, PROTOCOL)
-    assert not player.secrets
+    refused(bad(tmp_path, named(name, name), 'host', alternative))
 
 
 @pytest.mark.parametrize('server, names', [
@@ -155,11 +131,9 @@ def test_certificate_of_hostile_words(
 ])
 @pytest.mark.parametrize('version', [ssl.TLSVersion.TLSv1_2,
                                      ssl.TLSVersion.TLSv1_3])
-def test_certificate_accepted(
-        server: str, names: list[str], version: ssl.TLSVersion,
-        authority: trustme.CA, play: Any) -> None:
+def test_certificate_accepted(server, names, version, authority, play):
     """The counter-test: what is right is accepted, and the login goes on."""
-    context = context_of(authority.issue_cert(*names))
+    context = issued(authority, *names)
     context.minimum_version = context.maximum_version = version
     result, player = play(SESSION, '--server', server, context=context)
     checks.check(result, LOGIN)
@@ -167,35 +141,27 @@ def test_certificate_accepted(
 
 
 @pytest.mark.parametrize('version', ['TLSv1', 'TLSv1_1'])
-def test_old_tls(version: str, authority: trustme.CA, play: Any) -> None:
+def test_old_tls(version, authority, refused):
     """TLS 1.0 and 1.1 protect nothing any more (RFC 8996)."""
-    context = context_of(authority.issue_cert('localhost'))
+    context = issued(authority, 'localhost')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning)
         context.set_ciphers('ALL:@SECLEVEL=0')
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion[version]
-    result, player = play(SESSION, context=context, as_written=False)
-    checks.check(result, PROTOCOL, 'TLS 1.2|(?i:version)')
-    assert not player.secrets
+    refused(context, 'TLS 1.2|(?i:version)')
 
 
-def test_a_small_group(authority: trustme.CA, play: Any,
-                       tmp_path: pathlib.Path) -> None:
+def test_a_small_group(authority, refused, tmp_path):
     """Diffie-Hellman with 1024 bits: refused, for OpenSSL's own reason."""
-    key = tmp_path / 'rsa.pem'
-    self_made(tmp_path, named('localhost'), 'localhost',
-              authority=certificates.parts_of(authority),
-              key=rsa.generate_private_key(65537, 2048))
-    context = context_in(tmp_path)
+    context = bad(tmp_path, named('localhost'), 'localhost',
+                  authority=authority,
+                  key=rsa.generate_private_key(65537, 2048))
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers('DHE-RSA-AES128-GCM-SHA256:@SECLEVEL=0')
-    key.write_text(SMALL_GROUP)
-    context.load_dh_params(str(key))
-    result, player = play(SESSION, context=context, as_written=False)
-    checks.check(result, PROTOCOL, '(?i:dh.key.too.small)',
-                 who='Your administrator')
-    assert not player.secrets
+    (tmp_path / 'group.pem').write_text(SMALL_GROUP)
+    context.load_dh_params(str(tmp_path / 'group.pem'))
+    refused(context, '(?i:dh.key.too.small)', who='Your administrator')
 
 
 SMALL_GROUP = """\
@@ -207,13 +173,13 @@ Sgh5jjQE3e+VGbPNOkMbMCsKbfJfFDdP4TVtbVHCReSFtXZiXn7G9ExC6aY37WsL
 """
 
 
-def test_tls_where_the_server_speaks_in_clear(play: Any) -> None:
+def test_tls_where_the_server_speaks_in_clear(play):
     """--tls implicit on the port of STARTTLS: "wrong version number"."""
     result, _ = play(dialogue.GREETING, '--tls', 'implicit', as_written=False)
     checks.check(result, PROTOCOL, '--tls starttls', who='You')
 
 
-def test_starttls_where_the_server_wants_tls(call: Any) -> None:
+def test_starttls_where_the_server_wants_tls(call):
     """STARTTLS on port 465: both sides wait for each other in silence."""
     with socket.create_server(('127.0.0.1', 0)) as listener:
         result = call(*cli.reach(listener.getsockname()[1], timeout=0.2),
@@ -224,8 +190,7 @@ def test_starttls_where_the_server_wants_tls(call: Any) -> None:
 # --------------------------------------------------------------- by the octet
 
 
-def first_flight(connection: socket.socket,
-                 context: ssl.SSLContext) -> bytes:
+def first_flight(connection, context):
     """Read the client's hello; return what a real server would answer."""
     connection.sendall(b'220 Go ahead\r\n')
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -238,11 +203,10 @@ def first_flight(connection: socket.socket,
 
 
 @pytest.fixture
-def meet(call: Any, ca_file: str, server_context: ssl.SSLContext) -> Any:
+def meet(call, ca_file, server_context):
     """A function that lets smtp.py meet this answer to its STARTTLS."""
-    def meet(handshake: Callable[[Any], None], timeout: float
-             ) -> tuple[cli.Result, float]:
-        def fault(server: hostile.Hostile, wire: Any, right: bytes) -> None:
+    def meet(handshake, timeout):
+        def fault(server, wire, right):
             with contextlib.suppress(OSError):
                 handshake(wire.socket)
             raise hostile.Over
@@ -255,13 +219,12 @@ def meet(call: Any, ca_file: str, server_context: ssl.SSLContext) -> Any:
 
 
 @pytest.mark.parametrize('how', ['stalls', 'is cut', 'drips'])
-def test_handshake_breaks_off(how: str, meet: Any,
-                              server_context: ssl.SSLContext) -> None:
+def test_handshake_breaks_off(how, meet, server_context):
     """A real handshake that stops half-way, or goes on forever.
 
     Each octet of it is right, so only a deadline for all of it helps.
     """
-    def handshake(connection: socket.socket) -> None:
+    def handshake(connection):
         octets = first_flight(connection, server_context)
         connection.sendall(octets[:200])
         if how == 'stalls':
@@ -282,10 +245,9 @@ def test_handshake_breaks_off(how: str, meet: Any,
 ], ids=repr)
 @pytest.mark.parametrize('pause', [False, True],
                          ids=['same segment', 'later segment'])
-def test_plaintext_after_the_220(injected: bytes, pause: bool, meet: Any
-                                 ) -> None:
+def test_plaintext_after_the_220(injected, pause, meet):
     """Whatever follows the 220 in clear may be an attacker's word."""
-    def handshake(connection: socket.socket) -> None:
+    def handshake(connection):
         go_ahead = b'220 2.0.0 Go ahead\r\n'
         if pause:
             connection.sendall(go_ahead)
@@ -302,7 +264,7 @@ def test_plaintext_after_the_220(injected: bytes, pause: bool, meet: Any
 # -------------------------------------------------------------- the authority
 
 
-def test_key_log_is_not_written(tmp_path: pathlib.Path, play: Any) -> None:
+def test_key_log_is_not_written(tmp_path, play):
     """SSLKEYLOGFILE would let whoever set it read the password."""
     log = tmp_path / 'keys.log'
     result, _ = play(SESSION, env={'SSLKEYLOGFILE': str(log)})
@@ -310,8 +272,7 @@ def test_key_log_is_not_written(tmp_path: pathlib.Path, play: Any) -> None:
     assert not log.exists()
 
 
-def test_system_authorities_are_the_default(
-        call: Any, server_context: ssl.SSLContext) -> None:
+def test_system_authorities_are_the_default(call, server_context):
     """Without --ca-file the authority of these tests is not trusted."""
     with dialogue.playing(SESSION, server_context) as player:
         result = call(*cli.reach(player.port), *MAIL,
@@ -321,8 +282,7 @@ def test_system_authorities_are_the_default(
 
 
 @pytest.mark.parametrize('content', [None, b'', b'no certificate', b'\xff'])
-def test_ca_file_of_no_use(content: bytes | None, folder: pathlib.Path,
-                           call: Any) -> None:
+def test_ca_file_of_no_use(content, folder, call):
     """A --ca-file that cannot be read is named before anything is sent."""
     if content is not None:
         (folder / 'ca.pem').write_bytes(content)
