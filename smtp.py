@@ -444,13 +444,18 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
-def read_typed_line(prompt: str) -> bytes:
-    """Ask for a line (b'' is Ctrl-D), or raise SMTPUsageError if it is cut."""
+def read_typed_line(prompt: str, lines: list[bytes]) -> bytes:
+    """Add a typed line to others, and return it; b'' is Ctrl-D.
+
+    Raises:
+        SMTPUsageError: The terminal may have cut it.
+    """
     print(prompt, end='', file=sys.stderr, flush=True)
     line = sys.stdin.buffer.readline()
     if not line.endswith(b'\n'):        # Ctrl-D leaves the cursor where it is
         print(file=sys.stderr)
-    if len(line) >= TERMINAL_LINE and is_terminal(sys.stdin):
+    lines.append(line)
+    if len(line.rstrip(b'\n')) > TERMINAL_LINE - 2 and is_terminal(sys.stdin):
         raise SMTPUsageError('the terminal may have cut that line.')
     return line
 
@@ -641,11 +646,12 @@ class Connection:
         if isinstance(error, ssl.SSLError) \
                 and not isinstance(error, ssl.SSLEOFError):
             reason = getattr(error, 'verify_message', error.reason) or error
-            return SMTPProtocolError(f'TLS failed: {reason}.')
+            return SMTPProtocolError(f'TLS failed: {reason}'.rstrip('.') + '.')
+        why = 'timed out' if isinstance(error, socket.timeout) \
+            else error.strerror or error
         name = self._name(step)
         due = 'greeting' if step == GREETING else f'reply to {name}'
-        return SMTPServerDisconnected(
-            f'{error.strerror or error}: no {due}.', step=name)
+        return SMTPServerDisconnected(f'{why}: no {due}.', step=name)
 
     def _receive(self, seconds: float, step: str) -> bool:
         """Add what comes to the buffer; return False if nothing does."""
@@ -767,7 +773,7 @@ class Connection:
         """With --step, let the user type first, or raise KeyboardInterrupt."""
         ours = self.transcript.hide(line)
         while self.transcript.step:
-            octets = read_typed_line(PROMPT)
+            octets = read_typed_line(PROMPT, [])
             typed = octets.decode('utf-8', 'backslashreplace').strip()
             verb = typed.upper().split(' ')[0]
             if octets and verb in ('', ours.split(' ')[0]):
@@ -854,7 +860,7 @@ def encode_domain(domain: str) -> str:
         if encoded.encode().decode('idna').lower() != domain.lower() \
                 or unicodedata.normalize('NFKC', domain) != domain \
                 or not f'a{letters}'.isidentifier() or '\u0640' in letters:
-            raise ValueError('its domain is ambiguous; write it as xn--...')
+            raise ValueError('its domain is ambiguous (write it as xn--...)')
     if len(encoded) > MAX_DOMAIN or not DOMAIN.fullmatch(encoded):
         raise ValueError('the domain is not a valid host name or IP address')
     return encoded
@@ -1039,8 +1045,13 @@ def begin_login(connection: Connection, mechanism: str, response: str,
 
 def asks_for_user(connection: Connection) -> bool:
     """Return whether the challenge just heard asks for the user name."""
-    text = connection.heard[-1][4:]
-    challenge = f'{from_base64(text)} {text}'.lower()
+    challenge = ''
+    for line in connection.heard:
+        challenge += line[4:]           # some servers do without base64,
+        with contextlib.suppress(ValueError):       # or write it badly
+            octets = binascii.a2b_base64(line[4:][:len(line[4:]) // 4 * 4])
+            challenge += octets.replace(b'\0', b'').decode('utf-8', 'ignore')
+    challenge = challenge.lower()
     return 'user' in challenge and 'pass' not in challenge
 
 
@@ -1120,7 +1131,7 @@ def log_in(connection: Connection, user: str, password: str,
         SMTPProtocolError: The server does not keep to the dialogue.
     """
     connection.transcript.begin(log_in)
-    if not all(re.fullmatch('[^\0\ud800-\udfff]+', text)
+    if not all(re.fullmatch('[^\r\n\0\ud800-\udfff]+', text)
                for text in (user, password)):
         raise SMTPUsageError('user name or password is empty, or not UTF-8.',
                              exit_code=EXIT_CONFIGURATION)
@@ -1440,11 +1451,11 @@ def say_goodbye(connection: Connection) -> None:
     if connection.closed or connection.last_code in (CHALLENGE, NOT_AVAILABLE):
         return          # no command is expected
     connection.transcript.begin(say_goodbye)
+    connection.timeout = min(QUIT_TIMEOUT, connection.timeout)
     with contextlib.suppress(SMTPException):    # the outcome is known already
         if not connection.quit_sent:
             connection.send_lines(['QUIT'])
-        connection.read_reply('QUIT',
-                              timeout=min(QUIT_TIMEOUT, connection.timeout))
+        connection.read_reply('QUIT')
 
 
 # ---------------------------------------------------------------------------
@@ -1516,9 +1527,11 @@ def open_session(password: str, user: str, *, server: str = SMTP_SERVER,
     for name, value, *types in (
             ('password', password, str), ('user', user, str),
             ('server', server, str), ('port', port, int), ('auth', auth, str),
-            ('ehlo', ehlo, str, NONE), ('timeout', timeout, int, float, NONE),
-            ('transcript', transcript, Transcript, io.TextIOBase, NONE)):
+            ('ehlo', ehlo, str, NONE), ('timeout', timeout, int, float, NONE)):
         check_type(name, value, *types)
+    if not hasattr(transcript, 'write') \
+            or isinstance(transcript, (io.RawIOBase, io.BufferedIOBase)):
+        check_type('transcript', transcript, Transcript, io.TextIOBase, NONE)
     if tls is None:
         tls = 'implicit' if port == IMPLICIT_TLS_PORT else 'starttls'
     host = check_server(server, port, tls, auth,
@@ -2112,7 +2125,7 @@ def read_message(octets: bytes, source: str = 'the message',
     if not octets.strip():
         raise SMTPMessageError(f'{source} is empty.')
     header, body = split_message(octets, source)
-    fields = [(field[1], field[2].replace('\n', '').strip())
+    fields = [(field[1], field[2].replace('\n', '').strip(' \t'))
               for field in header]
     # Resent fields may be there several times (RFC 5322 section 3.6.6).
     if find_values(fields, 'Resent-From') and not (sender and recipients):
@@ -2210,9 +2223,9 @@ REFUSALS = (
      'You: check --from: this login must own it or have the permission "Send '
      'As", and its domain must let the server send for it (SPF, DKIM).'),
     ('mailbox full; STOREDRV', 'You: your own mailbox is full. Empty it.'),
-    (r'over ?quota|quota exceeded|mailbox (is )?full|^RCPT.*(storage|'
+    (r'over ?quota|quota exceeded|mailbox (is )?full|^RCPT.*(exceeded storage|'
      r'[45]\.2\.2\b)', 'Wait: the mailbox of the recipient is full.'),
-    ('too large|size exceeds|security issue|^(MAIL|the final dot): 552',
+    ('too large|size exceeds|security issue|^(MAIL|the [a-z ]+): 552',
      'You: send a link instead: the message is over a size limit, or an '
      'attachment of a kind that is not accepted.'),
     ('too many recipients', 'You: send to fewer recipients at a time.'),
@@ -2231,8 +2244,8 @@ REFUSALS = (
 FAILURES = (
     ('^SMTPDeliveryUnknown', 'You: check whether it has arrived before you '
      'send it again; it might be delivered twice.'),
-    ('^SMTPConnect', 'You: check --server and --port, and that this computer '
-     'is online. Many networks block port 25, and some 587.'),
+    ('^SMTPConnect', 'You: check --server (a port goes to --port), and that '
+     'you are online. Many networks block port 25, and some 587.'),
     ('^SMTPServerDisconnected: the conn', 'You: a server that says nothing '
      'may wait for TLS (--tls implicit, port 465).'),
     ('^SMTPServerDisconnected', 'Wait: the message was not completed, so no '
@@ -2265,7 +2278,9 @@ def advise(error: SMTPException) -> str:
     if isinstance(error, SMTPResponseException):
         step = re.sub(r'^(AUTH \w+|[A-Z]+)\b.*', r'\1', error.step)
         rows = REFUSALS
-        words = f'{step}: {error.reply.code} {shorten(error.reply.text)}'
+        # Without <addresses> and [addresses]: they are not reasons.
+        words = f'{step}: {error.reply.code} ' + re.sub(
+            r'<[^<>]*>|\[[0-9.]+\]', '', shorten(error.reply.text))
     return next((advice for pattern, advice in rows
                  if re.search(pattern, words, re.IGNORECASE)), '')
 
@@ -2309,10 +2324,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise SMTPUsageError, without a value: it may be a password."""
-        message = re.sub('choice: .* [(]', 'choice (', message)
-        message = re.sub(r'(s: (--[\w-]+|-\w)).*', r'\1', message)
+        message = re.sub('(?s)choice: .* [(]', 'choice (', message)
+        message = re.sub(r'(?s)(s: (--[\w-]+|-\w)|explicit argument).*', r'\1',
+                         message)
         message = re.sub(
-            '.*--pass(?!word-c).*', 'a password is never an option: see '
+            '(?s).*--pass(?!word-c).*', 'a password is never an option: see '
             '$SMTP_PASSWORD and --password-command', message)
         raise SMTPUsageError(f'{message}; --help lists the options.')
 
@@ -2430,9 +2446,9 @@ def parse_options(arguments: Sequence[str], options: argparse.Namespace
 
 def say(text: str) -> None:
     """Print lines for the user on standard error, if that is possible."""
-    with contextlib.suppress(OSError, ValueError):
-        print('\n'.join(map(escape, text.split('\n'))), file=sys.stderr,
-              flush=True)
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write('\n'.join(map(escape, text.split('\n'))) + '\n')
+        sys.stderr.flush()
 
 
 def note(text: str) -> None:
@@ -2465,7 +2481,7 @@ def ask(field: str) -> str:
     """Ask for a header field until it is valid, or raise SMTPUsageError."""
     valid = {'From': 'a@example.com', 'To': 'a@example.com'}
     while is_terminal(sys.stdin) \
-            and (answer := read_typed_line(f'{field}: ')):
+            and (answer := read_typed_line(f'{field}: ', [])):
         try:
             text = decode_text(answer).strip('\r\n')
             build_message({**valid, field: text}, '')
@@ -2586,12 +2602,12 @@ def read_pipe(options: argparse.Namespace) -> bytes:
 
 def type_text(options: argparse.Namespace) -> str:
     """Let the user type the text, up to a line that holds only a dot."""
-    line = read_typed_line('Text, ended by a line with only a dot:\n')
-    while line.rstrip(b'\r\n') != b'.':
-        options.lines.append(line)
-        if not line.endswith(b'\n'):        # Ctrl-D
-            break
-        line = read_typed_line('')
+    prompt, line = 'Text, ended by a line with only a dot:\n', b'\n'
+    while line.endswith(b'\n') and line.rstrip(b'\r\n') != b'.':
+        line = read_typed_line(prompt, options.lines)
+        prompt = ''
+    if line.endswith(b'\n'):
+        options.lines.pop()             # the dot
     text = decode_text(b''.join(options.lines))
     if not text:
         note('the text is empty.')
@@ -2621,6 +2637,7 @@ def compose(options: argparse.Namespace) -> Mail:
         html = read_text('--html', html)
     list_attachments(options.attach)        # before anything is asked
     options.sender = options.sender or ask('From')
+    parse_one_address('From', options.sender)
     if not find_recipients(options):
         options.to = [ask('To')]
     if options.subject is None:
@@ -2685,6 +2702,8 @@ def run(options: argparse.Namespace) -> str:
     if '@' in account and account.lower() != mail.sender.lower() != '':
         note(f'the login is {account}, but From is {mail.sender}; many '
              'servers refuse that without the permission "Send As".')
+    if options.ca_file:
+        make_tls_context(options.ca_file)       # before the password is asked
     if 'none' in (options.tls, options.auth):
         if options.password:
             note('there is no login, so $SMTP_PASSWORD is not used.')

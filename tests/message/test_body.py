@@ -124,11 +124,12 @@ def test_what_can_be_attached(tmp_path):
     ('two words, [1] (2)', BINARY, 'filename="two words, [1] (2)"'),
     ('100% ü', BINARY, "filename*=utf-8''100%25%20%C3%BC"),
     ('U\u0308', BINARY, "filename*=utf-8''U%CC%88"),     # as macOS has it
+    (' x', BINARY, "filename*=utf-8''%20x"),
     ('x ', BINARY, "filename*=utf-8''x%20"), *((name, BINARY, '') for name in (
         # A message or multipart must not be in base64 (RFC 2046 section 5.2).
         'a.eml', 'a.mht', 'a.unknown', '.txt', 'a.tar.gz', 'data:,x', '...',
         'quo"te', "it's", 'back\\slash', 'semi;colon', 'a' * 300, 'é' * 150,
-        GENDER * 20, 'tab\tname', ' leading', '~', 'words ' * 30,
+        GENDER * 20, 'tab\tname', '~', 'words ' * 30,
         '=?utf-8?q?x?=', "utf-8''x", 'a*b', '<a>', 'a@b', '-', '\x7f', 'a  b',
         '\x1b[31m', '\u202egnp'))], ids=ascii)
 def test_names_and_types(name, kind, value):

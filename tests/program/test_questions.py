@@ -18,9 +18,10 @@ def types(someone, keys):
     """Type keys, once the program waits for them."""
     octets = keys.encode('latin-1', 'backslashreplace').decode(
         'unicode_escape').encode('latin-1')
-    if keys[0] == '*':
+    if keys[0] in '*^':                 # ^: ended by Ctrl-D, twice
         count, _, what = keys[1:].partition(' ')
-        octets = int(count) * what.encode() + b'\n'
+        octets = int(count) * what.encode() + (
+            b'\n' if keys[0] == '*' else b'\x04\x04')
     someone.is_read()
     os.write(someone.child.child_fd, octets)
 

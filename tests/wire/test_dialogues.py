@@ -4,7 +4,6 @@
 somewhere is one as it is.
 """
 
-import re
 import socket
 
 import pytest
@@ -46,18 +45,6 @@ def check_message(told, player):
     assert player.message.startswith(b'From: ')
     text = '\r\n'.join(told.settings.get('text', [dialogue.TEXT]))
     assert player.message.endswith(f'\r\n\r\n{text}\r\n'.encode())
-
-
-def test_transcript_is_a_dialogue(play):
-    """What -v prints can be saved as a dialogue, and is held once more."""
-    path, = [path for path in FILES if path.stem == 'office365']
-    first, _ = play(dialogue.load(path), '--verbose')
-    pasted = dialogue.parse('\n'.join(
-        line for line in first.err.split('\n')
-        if re.match(r'[CS]:( |$)|-- ', line)))
-    assert [event.kind for event in pasted.events if event.kind == 'tls']
-    second, _ = play(pasted, '--verbose')
-    assert second.code == first.code == 0
 
 
 @pytest.mark.parametrize('lines', [

@@ -189,26 +189,6 @@ def test_echoes_of_later_secrets(where, play):
 # ---------------------------------------------------------------- the terminal
 
 
-@POSIX
-def test_the_prompt_shows_nothing(sit, post):
-    """It asks on the terminal, without echo, even while the text is piped."""
-    person = sit(*post.options, *BASIC, shell='echo Piped. | {}')
-    person.types_hidden(PASSWORD)
-    result = person.ends()
-    assert result.code == 0, result.err
-    assert PASSWORD not in result.err
-    assert post.only().parse().get_content().strip() == 'Piped.'
-
-
-@pytest.mark.parametrize('args', [
-    ['--password', 'open-sesame'], ['--password=open-sesame'],
-    ['--passwort=open-sesame'], ['-n', '--password', 'open-sesame', *MAIL]])
-def test_a_password_on_the_command_line(args, call):
-    """It is refused, and not repeated: where else it can come from is."""
-    result = call(*args)
-    checks.check(result, checks.USAGE, '$SMTP_PASSWORD')
-
-
 def test_an_error_of_ours_quotes_no_secret(call, lookup):
     """An error that nobody expects may have octets of a secret in it."""
     lookup(UnicodeDecodeError('utf-8', b'hunter-2\xff', 8, 9, 'bad'))
