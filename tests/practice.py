@@ -16,8 +16,8 @@ Options after -- are for smtp.py: practice.py -- --cc carol@example.org
 A run ends with what arrived, compared with what smtp.py reported. Exit code
 0: smtp.py was right, whether it sent, refused to or failed; 1: it was wrong.
 
-The server is in support/practice_server.py; the letter, how it is shown and
-what must arrive of it are in support/letters.py.
+The server is in support/practice_server.py; the letters, how they are shown
+and what must arrive of them are in support/letters.py.
 """
 
 import argparse
@@ -31,6 +31,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 try:
@@ -50,17 +51,25 @@ def demonstrate(server, options):
           'S: server).\n', flush=True)
     switches = [f'--{name}' for name in ('explain', 'step')
                 if getattr(options, name)] or ['--verbose']
-    code, printed, complete = run([
-        sys.executable, str(CLIENT), '--server', server.host,
-        '--port', str(server.port), '--ca-file', server.ca_file,
-        *([] if '--message' in ' '.join(options.more) else [
-            '--from', '{} <{}>'.format(*letters.SENDER),
-            '--to', '{} <{}>'.format(*letters.RECIPIENT),
-            '--subject', letters.SUBJECT, '--body', letters.TEXT]),
-        *switches, *options.more])
+    letter = letters.HARD if options.hard else letters.EASY
+    with tempfile.TemporaryDirectory() as folder:
+        files = [pathlib.Path(folder, name) for name in letter.files]
+        for file in files:
+            file.write_bytes(letters.OCTETS)
+        code, printed, complete = run([
+            sys.executable, str(CLIENT), '--server', server.host,
+            '--port', str(server.port), '--ca-file', server.ca_file,
+            *([] if '--message' in ' '.join(options.more) else [
+                '--from', '{} <{}>'.format(*letters.SENDER),
+                '--to', '{} <{}>'.format(*letter.recipient),
+                '--subject', letter.subject, '--body', letter.text,
+                *(f'--bcc={one}' for one in letter.hidden),
+                *(f'--attach={file}' for file in files)]),
+            *switches, *options.more])
     for received in server.messages:
         letters.show(received)
-    faults = judge(server, not options.more, code, printed, complete)
+    faults = judge(server, None if options.more else letter, code, printed,
+                   complete)
     print('\n' + ('\n'.join(f'WRONG: {fault}.' for fault in faults)
                   or result(server, code, options)))
     follow = ('--serve' if options.drop_after_dot else
@@ -167,24 +176,24 @@ def run(command):
     return process.returncode, ''.join(printed), complete
 
 
-def judge(server, is_letter, code, printed, complete):
+def judge(server, letter, code, printed, complete):
     """Return what is wrong with this run, as sentences.
 
-    If options changed the letter, only what smtp.py reports and what happened
-    must agree. Complete output includes standard error.
+    Without a letter, as after other options, only what smtp.py reports and
+    what happened must agree. Complete output includes standard error.
     """
     arrived, owed = len(server.messages), server.refused_with()
     expected = (owed.exit if owed else
                 74 if server.drop_after_dot and arrived else
-                0 if is_letter and code != 130 else code)
+                0 if letter and code != 130 else code)
     sent = bool(re.search('^Sent to ', printed, re.MULTILINE))
     faults = [fault for one in server.messages
-              for fault in letters.wrong(one, is_letter)]
+              for fault in letters.wrong(one, letter)]
     if arrived != int(sent or expected == 74):
         faults.append(f'{arrived} messages arrived')
     if code != expected:
         faults.append(f'the exit code is {code}, not {expected}')
-    if not code and is_letter and not sent:
+    if not code and letter and not sent:
         faults.append('it did not report "Sent to ..."')
     words = {0: '', 64: '', 74: 'May have been sent: '}.get(code, 'Not sent: ')
     advice = f'{owed.who}: ' if owed and owed.who else ''
@@ -220,6 +229,7 @@ def parse_arguments(arguments):
     add = parser.add_argument
     add('--explain', action='store_true', help='smtp.py explains each step')
     add('--step', action='store_true', help='smtp.py asks before each command')
+    add('--hard', action='store_true', help='a letter full of traps')
     add('--refuse', metavar='NAME|STEP=REPLY', action='append', default=[],
         help='refuse a step; may be repeated. Steps: '
         + ', '.join(refusals.STEPS))

@@ -44,6 +44,7 @@ def test_the_demonstration():
 
 @pytest.mark.parametrize('options, result', [
     ('--explain', 'everything arrived intact.'),
+    ('--hard', 'everything arrived intact.'),
     ('--drop-after-dot', 'it arrived, but smtp.py cannot know that.'),
     ('-- --to a@example.org --to b@example.org', 'a message arrived, as'),
     ('-- --auth xoauth2', 'a message arrived, as reported.'),
@@ -155,7 +156,7 @@ def receive(old=b'x' * 99, new=b''):
         'From: Alice <alice@example.com>\nTo: Bob <bob@example.org>\n'
         'Subject: Dots\nDate: Mon, 23 Nov 2026 12:00:00 +0000\n'
         'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n'
-        f'--x\nContent-Type: text/plain\n\n{letters.TEXT}\n--x--\n')
+        f'--x\nContent-Type: text/plain\n\n{letters.EASY.text}\n--x--\n')
     return practice_server.Received(
         'alice@example.com', ('bob@example.org',), message.replace(
             '\n', '\r\n').encode().replace(old, new),
@@ -185,7 +186,7 @@ def test_the_judge(code, printed, server, complaint):
     server = types.SimpleNamespace(**{
         'messages': [receive()], 'drop_after_dot': False,
         'refused_with': lambda: None, **server})
-    faults = practice.judge(server, True, code, printed, complete=True)
+    faults = practice.judge(server, letters.EASY, code, printed, True)
     assert bool(faults) == bool(complaint)
     assert not faults or any(one.startswith(complaint) for one in faults)
 
@@ -209,7 +210,7 @@ def test_a_client_that_is_wrong(tmp_path, monkeypatch, capsys):
 def test_each_fault_of_a_message_is_found(old, new, complaint):
     """One thing changed, and that thing is named."""
     assert any(one.startswith(complaint)
-               for one in letters.wrong(receive(old, new), True))
+               for one in letters.wrong(receive(old, new), letters.EASY))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The letter of practice.py: what is sent, what is wrong with what arrived.
+"""The letters of practice.py: what is sent, what is wrong with what arrived.
 
 What arrived is read with the standard library's email package, which has
 nothing in common with smtp.py.
@@ -6,18 +6,37 @@ nothing in common with smtp.py.
 
 import re
 import sys
+import typing
 
-SENDER, RECIPIENT = ('Alice', 'alice@example.com'), ('Bob', 'bob@example.org')
-SUBJECT = 'Dots'
-TEXT = '''Hello Bob,
+
+class Letter(typing.NamedTuple):
+    """What Alice writes, and thus what has to arrive."""
+
+    recipient: tuple
+    subject: str
+    text: str
+    hidden: tuple = ()      # the blind copy
+    files: tuple = ()       # names; each has all the OCTETS
+
+
+SENDER, OCTETS = ('Alice', 'alice@example.com'), bytes(range(256))
+EASY = Letter(('Bob', 'bob@example.org'), 'Dots', '''Hello Bob,
 the next line begins with a dot; in the session it has two:
 .like this
 Alice
-'''
+''')
+# Each part of this one has gone wrong in some mail program.
+HARD = Letter(
+    ('Bób Exämple', 'bob@example.org'),
+    'Grüße aus dem Labor: naïve café, α β γ, 你好 ✓', '''Hello Bob,
+a line with a single dot ends a message in SMTP, so the client doubles it:
+.
+..This line began with two dots, and still does.
+''', ('carol@example.org',), ('jedes Oktett – every octet.bin',))
 
 
-def wrong(received, is_letter):
-    """Return what is wrong with a message, and with our letter."""
+def wrong(received, letter):
+    """Return what is wrong with a message, compared with a letter or None."""
     message = received.parse()
     compared = [
         ('the user who logged in', received.user, SENDER[1]),
@@ -29,18 +48,24 @@ def wrong(received, is_letter):
          re.findall(b'.?\r(?!\n)|(?<!\r)\n.?', received.content), []),
         ("the parser's objections",
          [defect for part in message.walk() for defect in part.defects], [])]
-    if is_letter:
+    if letter:
         text = message.get_body(('plain',))
         text = text and text.get_content().replace('\r\n', '\n').rstrip()
         compared += [
             ("the envelope's sender", received.sender, SENDER[1]),
             ("the envelope's recipients", received.recipients,
-             (RECIPIENT[1],)),
+             (letter.recipient[1], *letter.hidden)),
             *((field, [(one.display_name, one.addr_spec) for one in getattr(
                 message[field], 'addresses', ())], [person])
-              for field, person in (('From', SENDER), ('To', RECIPIENT))),
-            ('the subject', message['subject'], SUBJECT),
-            ('the text', text, TEXT.rstrip())]
+              for field, person in (
+                  ('From', SENDER), ('To', letter.recipient))),
+            ('the subject', message['subject'], letter.subject),
+            ('the text', text, letter.text.rstrip()),
+            ('the attachments', [
+                (part.get_filename(), part.get_payload(decode=True))
+                for part in message.iter_attachments()
+                if part.is_attachment()],
+             [(name, OCTETS) for name in letter.files])]
     return [f'{what}: {got!r} arrived, not {meant!r}'
             for what, got, meant in compared if got != meant]
 
