@@ -1045,12 +1045,11 @@ def begin_login(connection: Connection, mechanism: str, response: str,
 
 def asks_for_user(connection: Connection) -> bool:
     """Return whether the challenge just heard asks for the user name."""
-    challenge = ''
-    for line in connection.heard:
-        challenge += line[4:]           # some servers do without base64,
-        with contextlib.suppress(ValueError):       # or write it badly
-            octets = binascii.a2b_base64(line[4:][:len(line[4:]) // 4 * 4])
-            challenge += octets.replace(b'\0', b'').decode('utf-8', 'ignore')
+    challenge = ''.join(line[4:] for line in connection.heard)
+    # Some servers do without base64, or write it badly: read what there is.
+    digits = re.sub('[^A-Za-z0-9+/]', '', challenge)
+    octets = binascii.a2b_base64(digits[:len(digits) // 4 * 4])
+    challenge += octets.replace(b'\0', b'').decode('utf-8', 'ignore')
     challenge = challenge.lower()
     return 'user' in challenge and 'pass' not in challenge
 
@@ -1639,8 +1638,10 @@ def format_text(field: str, text: str) -> list[str]:
     Words of ASCII stay as they are, so that an address in < and > does not
     vanish in an encoded-word; neighbours beyond ASCII are encoded together.
     """
-    # Split at single spaces; further ones stay with the word after them.
-    words = re.split('(?<! ) ', check_text(field, text))
+    # Split at single spaces; further ones stay with the word after them. Also
+    # before an address in < and > that follows a character beyond ASCII.
+    words = re.split('(?<! ) |(?<=[^ -~])(?=<[!-~]+@[!-~]+>)',
+                     check_text(field, text))
     if LIKE_ENCODED_WORD.search(text) or '' in words:
         return encode_words(text, field)
     formatted: list[str] = []

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import socket
 
 import pytest
@@ -24,6 +25,8 @@ def pytest_configure(config):
         if (name.startswith(('SMTP_', 'SSL', 'NO_COLOR'))
                 and name != 'SMTP_TEST_REAL_SERVERS'):
             del os.environ[name]
+    if hasattr(signal, 'SIGHUP'):       # as if not started by nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import sys
 
 import pytest
 
@@ -62,7 +63,9 @@ def test_row(row, sit, post):
 def test_all_questions_in_order(sit, post, monkeypatch):
     """From, To, Subject, the text up to the dot, and the password last."""
     monkeypatch.setattr(practice_server, 'PASSWORD', '6Xcf§5c€ä')
-    someone = begin(sit, post, ALL, env={'LC_ALL': 'C'})
+    # Before Python 3.10 a C locale has no passwords beyond ASCII.
+    someone = begin(sit, post, ALL, env={
+        'LC_ALL': 'C' if sys.version_info >= (3, 10) else 'C.UTF-8'})
     someone.answers('From', f'Alice <{ALICE}>')
     someone.answers('To', f'Bób <{BOB}>, carol@example.org')
     someone.answers('Subject', 'Grüße')
