@@ -1638,10 +1638,12 @@ def format_text(field: str, text: str) -> list[str]:
     Words of ASCII stay as they are, so that an address in < and > does not
     vanish in an encoded-word; neighbours beyond ASCII are encoded together.
     """
-    # Split at single spaces; further ones stay with the word after them. Also
-    # before an address in < and > that follows a character beyond ASCII.
-    words = re.split('(?<! ) |(?<=[^ -~])(?=<[!-~]+@[!-~]+>)',
-                     check_text(field, text))
+    # Split at single spaces; further ones stay with the word after them.
+    words: list[str] = []
+    for word in re.split('(?<! ) ', check_text(field, text)):
+        name, angle, address = word.partition('<')
+        words += [word] if name.isascii() or '@' not in address \
+            else [name, angle + address]
     if LIKE_ENCODED_WORD.search(text) or '' in words:
         return encode_words(text, field)
     formatted: list[str] = []
