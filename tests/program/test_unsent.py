@@ -15,7 +15,7 @@ from support.post import BASIC, BOB, MAIL, PASSWORD
 TEXT = b'.\nHello  \r\nGr\xc3\xbc\xc3\x9fe, odd \xfc\n\nthe last line'
 FINISHED = (b'From: Alice <alice@example.com>\nTo: bob@example.org\r\n'
             b'Bcc: hidden@example.net\nSubject: Lunch\n\n' + TEXT)
-NOWHERE = ['--server', 'no..where']
+NOWHERE = ['--server', 'nowhere..x']
 BOTH = pytest.mark.parametrize('octets, options', [
     (TEXT, BASIC), (FINISHED, ['--message=-'])], ids=['text', 'eml'])
 
@@ -35,7 +35,7 @@ def kept(folder, result, octets=TEXT):
     ('greeting=421 4.3.2 No', '', 75), ('wrong-password', '', 77),
     ('mail=554 5.5.0 No', '', 69), ('rcpt=554 5.5.0 No', '', 67),
     ('dot=451 4.3.0 Later', '', 75), ('dot=554 5.5.0 No', '', 69),
-    ('', '--server no..where', 68), ('', '--tls implicit', 76),
+    ('', '--server nowhere..x', 68), ('', '--tls implicit', 76),
     ('', '--server 127.0.0.1 -p {closed}', 75), ('', '-f nobody', 65),
     ('', '--ca-file missing.pem', 66), ('', '--password-command false', 78),
     ('', '-t bob@', 65), ('', '-a missing.pdf', 66), ('', '-H "X: a\n"', 65)])
@@ -141,5 +141,5 @@ def test_the_disk_is_full(octets, options, limit, run):
     result = run(*options, *NOWHERE, stdin=octets + b'\nmore' * 9000,
                  password='x', preexec_fn=lambda: resource.setrlimit(
                      resource.RLIMIT_FSIZE, (limit, limit)))
-    checks.check(result, 68, 'nowhere', absent='To send it')
+    checks.check(result, 68, 'nowhere..x', absent='To send it')
     assert result.err.count('\nmore') == 9000
