@@ -161,7 +161,8 @@ NOT_AVAILABLE = 421         # may come at any time: the server hangs up
 SYNTAX_ERROR_IN_PARAMETERS = 501
 PARAMETER_NOT_IMPLEMENTED = 504
 EXCEEDED_STORAGE = 552
-LOGIN_CODES = (530, 534, 535, 538)      # RFC 4954 section 6
+CREDENTIALS_INVALID = 535
+LOGIN_CODES = (530, 534, CREDENTIALS_INVALID, 538)  # RFC 4954 section 6
 
 # Lengths in octets
 MAX_COMMAND_LINE = 512      # RFC 5321 4.5.3.1.4, with its CRLF
@@ -397,7 +398,7 @@ def make_refusal(step: str, reply: Reply) -> SMTPException:
 # Every secret in it is masked. Base64 is shown decoded beside the line: it
 # hides nothing. With `explain` each step is introduced by the docstring of its
 # function, and each reply followed by what its digits mean. The tables can be
-# skipped at a first reading.
+# skipped at a first reading. What a user types is read here, too.
 # ---------------------------------------------------------------------------
 
 COLOURS = {'C:': '\x1b[36m{}\x1b[0m', 'S:': '\x1b[33m{}\x1b[0m',
@@ -595,7 +596,8 @@ class Transcript:
 # Nothing guards against a server that says 250 and discards the mail.
 # ---------------------------------------------------------------------------
 
-# Not to be typed with --step: what changes the session; after MAIL, the mail.
+# What nobody may type with --step: commands that change the connection, and,
+# once MAIL was sent, those that change the envelope.
 PROMPT = '-- Next command? (Enter: smtp.py sends it, ?: explain, q: quit) > '
 NEVER_TYPED = re.compile('AUTH|STARTTLS|BDAT|.*[^ -~]', re.IGNORECASE)
 NO_LONGER = re.compile(r'(EHLO|HELO|MAIL|RCPT|RSET)\b', re.IGNORECASE)
@@ -1285,8 +1287,8 @@ def format_mail_command(extensions: Mapping[str, str], mail: Mail) -> str:
 
 
 def may_pipeline(connection: Connection) -> bool:
-    """Return whether commands may travel together; not if people follow."""
-    transcript = connection.transcript
+    """Return whether commands may travel together (RFC 2920)."""
+    transcript = connection.transcript      # people take one at a time
     return 'PIPELINING' in connection.extensions \
         and not (transcript.explain or transcript.step)
 
@@ -1294,7 +1296,7 @@ def may_pipeline(connection: Connection) -> bool:
 def group(items: Iterable[str], limit: int, end: str = '') -> list[list[str]]:
     """Split items, each with its end, into groups of at most limit octets.
 
-    A longer item is a group of its own; so, with limit 0, is every item.
+    An item longer than that gets a group of its own; with limit 0 all do.
     """
     groups: list[list[str]] = []
     room = 0
@@ -2192,8 +2194,8 @@ def smtp_send(password: str, message_info: Mapping[str, Any],
 # An error says what happened. This section says what it means, and who can
 # act: you, your administrator, or no one: wait. Every row of the tables was
 # made for a reply, or an error, that people really meet. Its pattern is looked
-# for in the step and the words of an error, and the first match wins: the
-# sentence decides, then the step, then the number.
+# for in the step and the words of an error. The first match wins, so the rows
+# for a sentence stand above those for a step, and these above a bare code.
 # ---------------------------------------------------------------------------
 
 # For a refusal, such as 'RCPT: 550 5.1.1 User unknown'.
@@ -2234,9 +2236,12 @@ REFUSALS = (
      r'(address rejected|verif)|5\.1\.8\b|\b(spf|dkim|dmarc)\b',
      'You: check --from: this login must own it or have the permission "Send '
      'As", and its domain must let the server send for it (SPF, DKIM).'),
-    ('mailbox full; STOREDRV', 'You: your own mailbox is full. Empty it.'),
-    (r'over ?quota|quota exceeded|mailbox (is )?full|^RCPT.*(exceeded storage|'
-     r'[45]\.2\.2\b)', 'Wait: the mailbox of the recipient is full.'),
+    # At MAIL the server knows only the sender.
+    (r'mailbox full; STOREDRV|^MAIL.*(mailbox (is )?full|[45]\.2\.2\b)',
+     'You: your own mailbox is full. Empty it.'),
+    (r'^(?!MAIL).*(over ?quota|quota exceeded|mailbox (is )?full)|^RCPT.*('
+     r'exceeded storage|[45]\.2\.2\b)',
+     'Wait: the mailbox of the recipient is full.'),
     ('too large|size exceeds|security issue|^(MAIL|the [a-z ]+): 552',
      'You: send a link instead: the message is over a size limit, or an '
      'attachment of a kind that is not accepted.'),
@@ -2358,7 +2363,7 @@ def parse_number(text: str, most: int = MAX_TIMEOUT) -> float:
 
 
 def parse_port(text: str) -> int:
-    """Read a port, or raise ArgumentTypeError."""
+    """Read a port, which has no dot, or raise ArgumentTypeError."""
     return int(parse_number(text.replace('.', 'x'), 65535))
 
 
@@ -2458,7 +2463,7 @@ def parse_options(arguments: Sequence[str], options: argparse.Namespace
 
 def say(text: str) -> None:
     """Print lines for the user on standard error, if that is possible."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+    with contextlib.suppress(OSError, ValueError):
         sys.stderr.write('\n'.join(map(escape, text.split('\n'))) + '\n')
         sys.stderr.flush()
 
@@ -2659,6 +2664,7 @@ def compose(options: argparse.Namespace) -> Mail:
         'Bcc': options.bcc, 'Subject': options.subject}
     for name, value in options.header:
         info.setdefault(name, []).append(value)
+    # What is wrong with the rest shows before anyone types a text.
     mail = build_message(info, text or '', options.attach, html)
     return mail if text is not None \
         else build_message(info, type_text(options), options.attach, html)
@@ -2673,6 +2679,7 @@ def gather(options: argparse.Namespace) -> Mail:
         octets = read_file(source)
     elif not options.check:
         return compose(options)
+    # --check needs From for the envelope, or as the user name.
     elif not options.sender and (find_recipients(options) or not (
             options.user or 'none' in (options.tls, options.auth))):
         options.sender = ask('From')
@@ -2727,7 +2734,8 @@ def run(options: argparse.Namespace) -> str:
                           given or ask_password(options, account))
         except SMTPAuthenticationError as error:
             tries_left -= 1
-            if given or not tries_left or error.reply.code != 535:
+            if given or not tries_left \
+                    or error.reply.code != CREDENTIALS_INVALID:
                 raise
             refusal = describe(error)
         say(f'smtp.py: {refusal}')
@@ -2800,6 +2808,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    if sys.stderr is None:      # closed: print would use standard output
+        sys.stderr = open(os.devnull, 'w', encoding='utf-8')
     for stream in sys.stdout, sys.stderr:
         if hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='backslashreplace')

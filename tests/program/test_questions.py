@@ -103,3 +103,13 @@ def test_giving_up(question, key, code, sit, post):
         result = someone.ends()
         assert (result.code, post.messages) == (code, []), result.err
         assert re.search('(?m)^smtp.py: Not sent: ', result.err), 'not alone'
+
+
+def test_nowhere_to_ask(sit, folder, post):
+    """Without standard error, a question is not part of the result."""
+    someone = begin(sit, post, ['To'], shell='{} 2>&- > result; echo ended')
+    someone.enters(BOB)
+    someone.sees('ended')
+    result = (folder / 'result').read_text(encoding='utf-8')
+    assert result.startswith(f'Sent to {BOB}: ')
+    post.only()

@@ -298,11 +298,6 @@ class Person:
             wait_until(lambda: waits(process) and not any(fcntl.ioctl(
                 terminal, termios.FIONREAD, bytes(4))), 'reading all')
 
-    def interrupts(self) -> None:
-        """Press Ctrl-C when the program waits."""
-        self.is_read()
-        self.child.sendintr()
-
     def ends(self) -> Result:
         """Wait for the end; all that was seen is in `err`."""
         found = self.child.expect([pexpect.EOF, pexpect.TIMEOUT])
