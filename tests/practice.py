@@ -115,10 +115,13 @@ def list_refusals():
     """Print the table of refusals, a line each."""
     table = refusals.named_refusals()
     width = max(map(len, table))
+    lines = []
     for name, one in table.items():
-        reply = one.reply.replace('\r\n', ' ')
-        print(f'{name:{width}} {one.step:8} {letters.printable(reply)}'[:79])
-    print(f'\nNext: {typed(sys.executable)} {typed(__file__)} --refuse NAME')
+        reply = letters.printable(one.reply.replace('\r\n', ' '))
+        lines.append(f'{name:{width}} {one.step:8} {reply}'[:79])
+    lines += ['', f'Next: {typed(sys.executable)} {typed(__file__)} '
+              '--refuse NAME']
+    print('\n'.join(lines))    # in one piece: a reader may stop early
     return 0
 
 
