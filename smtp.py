@@ -104,7 +104,6 @@ import binascii
 import collections.abc
 import contextlib
 import datetime
-import io
 import itertools
 import os
 import re
@@ -423,9 +422,7 @@ EXTENSIONS = {
     'AUTH': 'mechanisms to log in with (RFC 4954)',
     '8BITMIME': 'bodies may have octets beyond ASCII (RFC 6152)',
     'SMTPUTF8': 'addresses may have characters beyond ASCII (RFC 6531)',
-    'ENHANCEDSTATUSCODES': 'replies carry codes like 2.1.5 (RFC 2034)',
-    'DSN': 'delivery reports can be requested (RFC 3461)',
-    'CHUNKING': 'messages may come in counted chunks (RFC 3030)'}
+    'ENHANCEDSTATUSCODES': 'replies carry codes like 2.1.5 (RFC 2034)'}
 
 
 def to_base64(text: str) -> str:
@@ -468,19 +465,26 @@ class Transcript:
         stream: Where the lines go, or None.
         explain: Whether to say what happens, before and after it does.
         step: Whether to ask the user before each command.
-        meter: A terminal to show the progress of a long message on, or None.
     """
 
     def __init__(self, stream: TextIO | None = None, *, explain: bool = False,
-                 step: bool = False) -> None:
-        """Begin a transcript on a stream, which is never closed."""
+                 step: bool = False, meter: TextIO | None = None) -> None:
+        """Begin a transcript; streams are never closed.
+
+        Args:
+            stream: Where the lines go, or None.
+            explain: See above.
+            step: See above.
+            meter: A terminal to show the progress of a long message on.
+        """
         self.stream, self.explain, self.step = stream, explain, step
-        self.meter: TextIO | None = None
         self._secrets: set[str] = set()     # regular expressions
         self._explained: set[str] = set()
         self._narration, self._due, self._challenged = '', False, False
-        plain = os.environ.get('NO_COLOR') or os.environ.get('TERM') == 'dumb'
-        self._colours = COLOURS if is_terminal(stream) and not plain else {}
+        dumb = os.environ.get('TERM') == 'dumb'
+        plain = dumb or os.environ.get('NO_COLOR') or not is_terminal(stream)
+        self._colours = {} if plain else COLOURS
+        self._meter = meter if is_terminal(meter) and not dumb else None
 
     def protect(self, secret: str, response: str) -> None:
         """Mask a secret from now on, its base64, and the response with it."""
@@ -533,9 +537,9 @@ class Transcript:
         """Show how much of a long message was sent; wipe that at the end."""
         text = '' if done >= total else f'{done * 100 // total} %, ' \
             f'{done / 1e6:.1f} of {total / 1e6:.1f} MB'
-        if self.meter and total >= METER_FROM:
+        if self._meter and total >= METER_FROM:
             with contextlib.suppress(OSError, ValueError):
-                print(f'\r{text}\x1b[K', end='', file=self.meter, flush=True)
+                print(f'\r{text}\x1b[K', end='', file=self._meter, flush=True)
 
     def begin(self, function: Callable[..., Any]) -> None:
         """Take note of the step of the session that comes next."""
@@ -564,10 +568,6 @@ class Transcript:
         if status[2:3] in SUBJECT:
             self.define(status, f'about {SUBJECT[status[2]]}')
 
-    def explain_offer(self, extensions: Iterable[str]) -> None:
-        """Say what each extension that the server offers is for."""
-        for word in extensions:
-            self.define(word, EXTENSIONS.get(word, 'not used here'))
 
 
 # ---------------------------------------------------------------------------
@@ -609,6 +609,7 @@ class Connection:
     Attributes:
         transcript: Shows every line.
         extensions: What the server offers, since TLS began if it did.
+        pipelining: Whether commands may travel together (RFC 2920).
         timeout: Seconds for a whole reply to arrive.
         final_timeout: Seconds for the reply to the final dot.
         heard: The lines of the latest reply, unmasked: with the password
@@ -625,7 +626,8 @@ class Connection:
         self.final_timeout = timeout or FINAL_REPLY_TIMEOUT
         self.extensions: Mapping[str, str] = {}
         self.heard: list[str] = []
-        self.last_code, self.quit_sent, self.closed = 0, False, False
+        self.last_code = 0
+        self.pipelining = self.quit_sent = self.closed = False
         self._socket, self._received = sock, b''
 
     def close(self) -> None:
@@ -885,20 +887,17 @@ def open_socket(host: str, port: int, timeout: float | None = None
             f'cannot find a host named {host}.', step='the look-up',
             exit_code=EXIT_TRY_LATER if later else EXIT_NO_HOST) from None
     failures: list[str] = []
-    patience = timeout or REPLY_TIMEOUT
-    for number, (*kind, _, address) in enumerate(found, 1):
-        wait = patience if number == len(found) \
-            else min(patience, NEXT_ADDRESS_TIMEOUT)
+    last = timeout or REPLY_TIMEOUT
+    waits = [min(last, NEXT_ADDRESS_TIMEOUT)] * (len(found) - 1) + [last]
+    for wait, (*kind, _, address) in zip(waits, found):
         try:
-            with contextlib.ExitStack() as stack:
-                sock = stack.enter_context(socket.socket(*kind))
+            with socket.socket(*kind) as sock:
                 sock.settimeout(wait)
                 sock.connect(address)
                 # Without this, EHLO would wait for the server to acknowledge
                 # the end of the TLS handshake: one round trip more.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                stack.pop_all()         # do not close it
-                return sock
+                return sock.dup()       # only the original is closed here
         except OSError as error:
             failures.append(f'{address[0]}: {error.strerror or error}')
     raise SMTPConnectError(f'no connection to {host}, port {port} '
@@ -921,7 +920,7 @@ def read_greeting(connection: Connection) -> None:
     connection.read_reply(GREETING, SERVICE_READY)
 
 
-def say_hello(connection: Connection, name: str | None = None) -> None:
+def say_hello(connection: Connection, name: str = '') -> None:
     """Give our name, and learn what the server can do.
 
     The reply to EHLO lists extensions (RFC 5321 section 4.1.1.1). Once TLS
@@ -934,7 +933,7 @@ def say_hello(connection: Connection, name: str | None = None) -> None:
 
     Args:
         connection: Keeps the list.
-        name: Our host name or address literal; None: SMTP_DOMAINNAME, or our
+        name: Our host name or address literal; '': SMTP_DOMAINNAME, or our
             IP address as a literal (RFC 5321 section 4.1.4).
 
     Raises:
@@ -952,8 +951,13 @@ def say_hello(connection: Connection, name: str | None = None) -> None:
         keyword, _, parameters = line.partition(' ')
         known = extensions.get(keyword, '')
         extensions[keyword] = f'{known} {parameters}'.strip()
+        connection.transcript.define(
+            keyword, EXTENSIONS.get(keyword, 'not used here'))
     connection.extensions = extensions
-    connection.transcript.explain_offer(extensions)
+    # People who follow the session take one command at a time.
+    transcript = connection.transcript
+    connection.pipelining = 'PIPELINING' in extensions \
+        and not (transcript.explain or transcript.step)
 
 
 def make_tls_context(ca_file: str | None = None) -> ssl.SSLContext:
@@ -1084,21 +1088,17 @@ def auth_xoauth2(connection: Connection, user: str, token: str) -> Reply:
 
     It comes from the provider's login page and is valid for an hour or so. If
     it is not valid, a challenge says why, and after an empty line from us the
-    server refuses. No RFC describes this; Google and Microsoft do.
-
-    Raises:
-        SMTPAuthenticationError: The token was refused; the error says why.
+    server refuses; both are returned as one reply. No RFC describes this;
+    Google and Microsoft do.
     """
     response = to_base64(f'user={user}\1auth=Bearer {token}\1\1')
     connection.transcript.protect(token, response)
     reply = begin_login(connection, 'XOAUTH2', response, *LAST_REPLIES)
     if reply.code == CHALLENGE:
         reason = from_base64(connection.heard[-1][4:]) or reply.text
+        reason = f'{CHALLENGE} {connection.transcript.hide(reason)}'
         reply = connection.send_command('')
-        raise SMTPAuthenticationError(
-            f'the server refused the token of {user}: '
-            + shorten(connection.transcript.hide(reason)), reply,
-            'AUTH XOAUTH2')
+        return Reply(reply.code, (reason, *reply.lines))
     return reply
 
 
@@ -1149,8 +1149,6 @@ def log_in(connection: Connection, user: str, password: str,
         if reply.code == CHALLENGE:
             with contextlib.suppress(SMTPException):
                 connection.send_command('*')    # give up, RFC 4954 section 4
-    except SMTPAuthenticationError:
-        raise
     except SMTPResponseException as error:
         reply = error.reply
         if reply.code == NOT_AVAILABLE:     # that is not about the login
@@ -1286,12 +1284,6 @@ def format_mail_command(extensions: Mapping[str, str], mail: Mail) -> str:
     return command + ' SMTPUTF8' * utf8                     # RFC 6531
 
 
-def may_pipeline(connection: Connection) -> bool:
-    """Return whether commands may travel together (RFC 2920)."""
-    transcript = connection.transcript      # people take one at a time
-    return 'PIPELINING' in connection.extensions \
-        and not (transcript.explain or transcript.step)
-
 
 def group(items: Iterable[str], limit: int, end: str = '') -> list[list[str]]:
     """Split items, each with its end, into groups of at most limit octets.
@@ -1341,7 +1333,7 @@ def send_envelope(connection: Connection, mail: Mail,
     failed: dict[str, Reply] = {}
     # A group fits into the buffers of any socket. Were it longer, both sides
     # could be stuck, each with octets that the other does not read.
-    limit = MAX_GROUP if may_pipeline(connection) else 0
+    limit = MAX_GROUP if connection.pipelining else 0
     for commands in group([mail_line, *rcpt, *['DATA'] * data], limit, CRLF):
         # After a refusal every recipient is still asked, since the user
         # should hear of all refusals; but DATA is left out.
@@ -1375,7 +1367,7 @@ def send_final_dot(connection: Connection, mail: Mail) -> Receipt:
     """
     # Whatever the reply is, there is nothing more to say. So QUIT need not
     # wait for it: one round trip less.
-    last_lines = ['.', 'QUIT'] if may_pipeline(connection) else ['.']
+    last_lines = ['.', 'QUIT'] if connection.pipelining else ['.']
     # Sending only fills the system's buffers: if the network died unnoticed,
     # it shows in the wait for this reply. So the outcome is open from here on.
     ended = f'The message was complete (Message-ID {mail.message_id}).'
@@ -1469,7 +1461,7 @@ def say_goodbye(connection: Connection) -> None:
 # ends here: the rest writes the message, and talks to the user.
 # ---------------------------------------------------------------------------
 
-TLS_WAYS = ('starttls', 'implicit', 'none')
+TLS_WAYS = 'starttls', 'implicit', 'none'
 AUTH_WAYS = ('auto', *map(str.lower, MECHANISMS), 'none')
 NONE = type(None)
 
@@ -1482,18 +1474,25 @@ def check_type(name: str, value: object, *types: type) -> None:
             f'{name} must be {wanted}, not {type(value).__name__}')
 
 
-def check_server(server: str, port: int, tls: str, auth: str,
-                 timeout: float) -> str:
-    """Return the host to connect to, in ASCII, or raise SMTPUsageError."""
-    if tls not in TLS_WAYS or auth not in AUTH_WAYS \
-            or not 0 < port < 65536 or not 0 < timeout <= MAX_TIMEOUT:
-        raise SMTPUsageError(f'tls={tls!r}, auth={auth!r}, port={port} or '
-                             f'timeout={timeout} is not valid.')
+def check_session(server: str, port: int, tls: str | None, auth: str,
+                  ehlo: str | None, timeout: float | None) -> tuple[str, str]:
+    """Return host and EHLO name in ASCII, or raise SMTPUsageError."""
+    for valid, rule in (
+            (0 < port < 65536, 'the port is from 1 to 65535'),
+            (timeout is None or 0 < timeout <= MAX_TIMEOUT,
+             f'the timeout is above 0, up to {MAX_TIMEOUT} seconds'),
+            (tls in (None, *TLS_WAYS), f'tls is one of {TLS_WAYS}'),
+            (auth in AUTH_WAYS, f'auth is one of {AUTH_WAYS}')):
+        if not valid:
+            raise SMTPUsageError(f'{rule}.')
+    name = server
     try:
-        return server.strip('[]') if server.isascii() \
+        host = server.strip('[]') if server.isascii() \
             else encode_domain(server)
+        name = ehlo or ''
+        return host, name and encode_domain(name)
     except ValueError as error:
-        raise SMTPUsageError(f'{server}: {error}.') from None
+        raise SMTPUsageError(f'{name}: {error}.') from None
 
 
 @contextlib.contextmanager
@@ -1532,13 +1531,10 @@ def open_session(password: str, user: str, *, server: str = SMTP_SERVER,
             ('server', server, str), ('port', port, int), ('auth', auth, str),
             ('ehlo', ehlo, str, NONE), ('timeout', timeout, int, float, NONE)):
         check_type(name, value, *types)
-    if not hasattr(transcript, 'write') \
-            or isinstance(transcript, (io.RawIOBase, io.BufferedIOBase)):
-        check_type('transcript', transcript, Transcript, io.TextIOBase, NONE)
-    if tls is None:
-        tls = 'implicit' if port == IMPLICIT_TLS_PORT else 'starttls'
-    host = check_server(server, port, tls, auth,
-                        REPLY_TIMEOUT if timeout is None else timeout)
+    if not hasattr(transcript, 'write'):
+        check_type('transcript', transcript, Transcript, NONE)
+    host, our_name = check_session(server, port, tls, auth, ehlo, timeout)
+    tls = tls or ('implicit' if port == IMPLICIT_TLS_PORT else 'starttls')
     context = make_tls_context(ca_file) if tls != 'none' else None
     if not isinstance(transcript, Transcript):
         transcript = Transcript(transcript)
@@ -1548,10 +1544,10 @@ def open_session(password: str, user: str, *, server: str = SMTP_SERVER,
         if context and tls == 'implicit':
             begin_tls(connection, context, host)
         read_greeting(connection)
-        say_hello(connection, ehlo)
+        say_hello(connection, our_name)
         if context and tls == 'starttls':
             start_tls(connection, context, host)
-            say_hello(connection, ehlo)
+            say_hello(connection, our_name)
         if context and auth != 'none':
             log_in(connection, user, password, auth)
         yield connection
@@ -1642,20 +1638,13 @@ def format_text(field: str, text: str) -> list[str]:
     Words of ASCII stay as they are, so that an address in < and > does not
     vanish in an encoded-word; neighbours beyond ASCII are encoded together.
     """
-    # Split at single spaces; further ones stay with the word after them.
-    words: list[str] = []
-    for word in re.split('(?<! ) ', check_text(field, text)):
-        name, angle, address = word.partition('<')
-        words += [word] if name.isascii() or '@' not in address \
-            else [name, angle + address]
+    words = check_text(field, text).split(' ')
     if LIKE_ENCODED_WORD.search(text) or '' in words:
         return encode_words(text, field)
     formatted: list[str] = []
-    for plain, same in itertools.groupby(words, lambda word: bool(
-            re.fullmatch(' {,60}[!-~]{1,800}', word))):     # fits on a line
-        together = list(same)
-        formatted += together if plain \
-            else encode_words(' '.join(together), field)
+    for foreign, same in itertools.groupby(     # 800 octets fit on a line
+            words, lambda word: not re.fullmatch('[!-~]{1,800}', word)):
+        formatted += encode_words(' '.join(same), field) if foreign else same
     return formatted
 
 
@@ -1692,41 +1681,33 @@ def parse_mailbox(tokens: Sequence[str]) -> tuple[str, str]:
             f'{local}@{encode_domain(domain)}')
 
 
-def parse_address_list(text: str) -> Pairs:
-    """Return the names and addresses in a list, or raise ValueError.
+def parse_addresses(field: str, *texts: str) -> Pairs:
+    """Return names and addresses of a field, or raise SMTPMessageError.
 
     A group, 'Friends: bob@example.org, carol@example.com;', stands for its
     members. A semicolon between addresses, as in Outlook, counts as a comma.
     """
     found: Pairs = []
     mailbox: list[str] = []
-    in_group = False
-    for token in [*filter(None, TOKEN.findall(text)), ',']:
-        if token == ':':
-            if in_group or not mailbox or not {*'<>@'}.isdisjoint(mailbox):
-                raise ValueError('a colon is out of place')
-            in_group, mailbox = True, []
-        elif token not in ',;':
-            mailbox.append(token)
-        else:
-            if mailbox:
-                found.append(parse_mailbox(mailbox))
-            mailbox = []
-            in_group = in_group and token != ';'
-    if in_group:
-        raise ValueError('a group ends with a semicolon')
-    return found
-
-
-def parse_addresses(field: str, *texts: str) -> Pairs:
-    """Return names and addresses of a field, or raise SMTPMessageError."""
+    tokens = [token for text in texts
+              for token in [*TOKEN.findall(check_text(field, text)), ',']]
     try:
-        return [pair for text in texts
-                for pair in parse_address_list(check_text(field, text))]
+        for token in filter(None, tokens):
+            if token not in ',;:':
+                mailbox.append(token)
+                continue
+            if token != ':' and mailbox:
+                found.append(parse_mailbox(mailbox))
+            elif token == ':' and ('@' in mailbox or not mailbox):
+                raise ValueError('a colon is out of place')
+            mailbox = []
+        if tokens.count(':') > tokens.count(';'):
+            raise ValueError('a group ends with a semicolon')
     except ValueError as error:
         raise SMTPMessageError(
             f'{field}: "{shorten(", ".join(texts), 100)}" is not a valid '
             f'address: {error}.') from None
+    return found
 
 
 def parse_one_address(field: str, *texts: str) -> str:
@@ -2091,10 +2072,9 @@ def split_message(octets: bytes, source: str
                   ) -> tuple[list[re.Match[str]], bytes]:
     """Return header fields and body, or raise SMTPMessageError."""
     if octets.startswith(b'From '):     # as in a mailbox
-        others = re.findall(b'\n\r?\nFrom [^\n]*\n[!-9;-~]+[ \t]*:', octets)
-        if others:
-            raise SMTPMessageError(
-                f'{source} is a mailbox: it holds {len(others) + 1} messages.')
+        if re.search(b'\n\r?\nFrom [^\n]*\n[!-9;-~]+[ \t]*:', octets):
+            raise SMTPMessageError(f'{source} is a mailbox: it holds several '
+                                   'messages.')
         octets = octets.partition(b'\n')[2]
     header, *rest = re.split(b'\r?\n\r?\n', octets, maxsplit=1)
     body = normalize_line_ends(b''.join(rest))
@@ -2207,22 +2187,19 @@ REFUSALS = (
      'defaults or conditional access forbid this login.'),
     ('basic authentication is', 'You: the server no longer accepts passwords. '
      'Use a token (--auth xoauth2).'),
-    ('application-specific|authorization code|bad auth', 'You: make an app '
-     'password in the settings of this account, and use it.'),
-    ('web browser|use web', 'You: log in with a web browser, confirm that it '
-     'is you, and try again.'),
-    ('^AUTH XOAUTH2: 5', 'You: get a new token, for this user and the scope '
-     'that sends mail (https://outlook.office.com/SMTP.Send). Or '
-     'authenticated SMTP is off for the mailbox.'),
+    ('application-specific|authorization code|bad auth|web browser|use web',
+     'You: log in to this account with a web browser, confirm that it is you, '
+     'and make an app password for smtp.py.'),
+    ('^AUTH XOAUTH2: 5', 'You: get a new token, for this user and with the '
+     'scope SMTP.Send. Or authenticated SMTP is off for the mailbox.'),
     ('^AUTH.*: (334|5)', 'You: check user name (-u), password and --auth. '
      'With two-step login, use an app password or a token. Or authenticated '
      'SMTP is off for the mailbox.'),
     ('submissionquota|daily (user |sending )*limit|send limit|credits',
      'Wait: you have sent as much as your provider allows for now.'),
-    ('outboundspam', 'You: your account looks like a source of spam. Change '
-     'its password, and ask your administrator to release it.'),
-    ('bad outbound|traffic not accepted', 'Your administrator: the account or '
-     'organization looks like a source of spam, and must be released.'),
+    ('outboundspam|bad outbound|traffic not accepted', 'Your administrator: '
+     'the account or organization looks like a source of spam. Change its '
+     'password, and have it released.'),
     ('blocked using.*error:', 'Wait: the server cannot query its blocklist.'),
     (r'link \[|\bdbl\.|surbl|^the final dot: 5.*(unsolicited|spm|content '
      r'filter|:blocked)', 'You: something in the text looks like spam.'),
@@ -2230,12 +2207,12 @@ REFUSALS = (
      'Your administrator: your network is on a blocklist of spam senders.'),
     ('not logged in|authentication required|smtp auth|not authenticated|'
      'relay(ing)? (access )?(denied|not permitted)|to relay|: 530|not allowed '
-     'to this', 'You: the server accepts mail only from users who log in. '
-     'Leave out --auth none and --tls none, and use --port 587.'),
+     'to this', 'You: the server wants you to log in. Leave out --auth none '
+     'and --tls none, and use --port 587.'),
     (r'send ?as|not owned by|to send from|disallowed as|not verified|sender '
-     r'(address rejected|verif)|5\.1\.8\b|\b(spf|dkim|dmarc)\b',
-     'You: check --from: this login must own it or have the permission "Send '
-     'As", and its domain must let the server send for it (SPF, DKIM).'),
+     r'(address rejected|verif)|5\.1\.8\b|\b(spf|dkim|dmarc)\b', 'You: check '
+     '--from: this login must own it or have the permission "Send As", and '
+     'its domain must let the server send for it.'),
     # At MAIL the server knows only the sender.
     (r'mailbox full; STOREDRV|^MAIL.*(mailbox (is )?full|[45]\.2\.2\b)',
      'You: your own mailbox is full. Empty it.'),
@@ -2243,17 +2220,14 @@ REFUSALS = (
      r'exceeded storage|[45]\.2\.2\b)',
      'Wait: the mailbox of the recipient is full.'),
     ('too large|size exceeds|security issue|^(MAIL|the [a-z ]+): 552',
-     'You: send a link instead: the message is over a size limit, or an '
-     'attachment of a kind that is not accepted.'),
+     'You: send a link: the message is over a size limit, or an attachment '
+     'is of a kind that is not accepted.'),
     ('too many recipients', 'You: send to fewer recipients at a time.'),
     (r'^EHLO: 5|helo command rejected|\(EHLO\)', 'You: the server does not '
      'accept our name. Give another one with --ehlo.'),
     (r'^RCPT.*(domain not found|unknown|no such user|not found|5\.[14]\.1\b)',
      'You: there is no such address. Check it for a typo.'),
-    ('gr[ae]y-?list', 'Wait: the server greylists: it wants senders to try '
-     'again. Send the same in a quarter of an hour.'),
-    (r'TLS 1\.0', 'Your administrator: smtp.py has TLS 1.2, but something in '
-     'between, such as a proxy, does not.'),
+    ('gr[ae]y-?list', 'Wait: the server greylists. Try again in 15 minutes.'),
     ('^[^:]*: 4', 'Wait: the problem is temporary; try again later.'),
     ('^[^:]*: 5', 'You: the refusal is permanent; repeating will not help.'),
 )
@@ -2342,8 +2316,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise SMTPUsageError, without a value: it may be a password."""
         message = re.sub('(?s)choice: .* [(]', 'choice (', message)
-        message = re.sub(r'(?s)(s: (--[\w-]+|-\w)|explicit argument).*', r'\1',
-                         message)
+        message = re.sub(r'(?s)(s: (--[\w-]+|-\w)|explicit argument|value).*',
+                         r'\1', message)
         message = re.sub(
             '(?s).*--pass(?!word-c).*', 'a password is never an option: see '
             '$SMTP_PASSWORD and --password-command', message)
@@ -2353,26 +2327,6 @@ class Parser(argparse.ArgumentParser):
         """Print the help or the version, or raise OSError."""
         print_result(message)
 
-
-def parse_number(text: str, most: int = MAX_TIMEOUT) -> float:
-    """Read a number above 0, or raise ArgumentTypeError."""
-    if re.fullmatch(r'[0-9]*\.?[0-9]+', text) and 0 < float(text) <= most:
-        return float(text)
-    # Without the text: to other programs -p is the password.
-    raise argparse.ArgumentTypeError(f'not a number above 0, up to {most}')
-
-
-def parse_port(text: str) -> int:
-    """Read a port, which has no dot, or raise ArgumentTypeError."""
-    return int(parse_number(text.replace('.', 'x'), 65535))
-
-
-def parse_ehlo_name(text: str) -> str:
-    """Read a host name or address literal, or raise ArgumentTypeError."""
-    try:
-        return encode_domain(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f'{text!r}: {error}') from None
 
 
 def parse_header(text: str) -> tuple[str, str]:
@@ -2412,12 +2366,12 @@ def make_parser() -> Parser:
     add = parser.add_argument_group('the server').add_argument
     add('--server', metavar='HOST', help='default: %(default)s',
         default=os.environ.get('SMTP_SERVER') or SMTP_SERVER)
-    add('-p', '--port', metavar='N', type=parse_port, default=SMTP_PORT,
+    add('-p', '--port', metavar='N', type=int, default=SMTP_PORT,
         help='default: %(default)s')
     add('--tls', choices=TLS_WAYS, help='default: by the port; none: no login')
     add('--ca-file', metavar='FILE', help='PEM file of authorities to trust')
-    add('--ehlo', metavar='NAME', type=parse_ehlo_name, help='our host name')
-    add('--timeout', metavar='SECONDS', type=parse_number,
+    add('--ehlo', metavar='NAME', help='our host name')
+    add('--timeout', metavar='SECONDS', type=float,
         help='for each reply; default: 60, and 600 for the last one')
     add = parser.add_argument_group('the login').add_argument
     add('-u', '--user', default='', help='default: the address of --from')
@@ -2459,6 +2413,8 @@ def parse_options(arguments: Sequence[str], options: argparse.Namespace
              '--step needs a terminal to read commands from.')):
         if wrong:
             raise SMTPUsageError(why)
+    check_session(options.server, options.port, options.tls, options.auth,
+                  options.ehlo, options.timeout)
 
 
 def say(text: str) -> None:
@@ -2692,12 +2648,10 @@ def gather(options: argparse.Namespace) -> Mail:
 def submit(options: argparse.Namespace, account: str, secret: str) -> str:
     """Send a mail, or check whether that would work; return what to print."""
     shown = options.verbose or options.explain or options.step
-    transcript = Transcript(sys.stderr if shown else None,
-                            explain=options.explain, step=options.step)
-    if is_terminal(sys.stderr) and os.environ.get('TERM') != 'dumb':
-        transcript.meter = sys.stderr
     session = {name: getattr(options, name) for name in SESSION_OPTIONS}
-    session['transcript'] = transcript
+    session['transcript'] = Transcript(
+        sys.stderr if shown else None, explain=options.explain,
+        step=options.step, meter=sys.stderr)
     if not options.check:
         return str(deliver(options.mail, secret, user=account, **session))
     with open_session(secret, account, **session) as connection:
