@@ -376,8 +376,7 @@ class SMTPRecipientsRefused(SMTPResponseException):
         limit = max(100, MAX_SHOWN_REPLY // len(self.refused))
         lines = [f'{address}: {shorten(" ".join(reply.lines), limit)}'
                  for address, reply in self.refused.items()]
-        if len(lines) > 10:
-            lines[10:] = [f'and {len(lines) - 10} more']
+        lines[10:] = [f'and {len(lines) - 10} more'] * (len(lines) > 10)
         return '\n  '.join(map(escape, [self.problem, *lines]))
 
 
@@ -500,10 +499,10 @@ class Transcript:
             text = re.sub(pattern, MASK, text)
         return text
 
-    def write(self, mark: str, text: str, *comments: str) -> None:
+    def write(self, mark: str, text: str, comment: str = '') -> None:
         """Show one line: C: or S:, or -- for what is not on the wire."""
         if self.stream:
-            line = '   # '.join([f'{mark} {text}', *filter(None, comments)])
+            line = f'{mark} {text}' + f'   # {comment}' * bool(comment)
             codec = getattr(self.stream, 'encoding', None) or 'utf-8'
             octets = escape(self.hide(line)).encode(codec, 'backslashreplace')
             try:
@@ -522,16 +521,14 @@ class Transcript:
     def show_line(self, line: str) -> None:
         """Show a line that was sent, with its base64 decoded."""
         coded = self._challenged or line.startswith('AUTH LOGIN ')
-        word = self.hide(line).split(' ')[-1]
-        self.write('C:', line, from_base64(word) if coded else '')
+        word = self.hide(line).split(' ')[-1] if coded else ''
+        self.write('C:', line, from_base64(word))
 
-    def show_reply(self, line: str, seconds: float) -> None:
-        """Show a line of a reply, and how long the whole reply took."""
+    def show_reply(self, line: str) -> None:
+        """Show a line of a reply, with a challenge decoded."""
         self._challenged = line.startswith(str(CHALLENGE))
-        meaning = from_base64(self.hide(line)[4:]) if self._challenged else ''
-        took = '' if seconds < 0.001 or line[3:4] == '-' \
-            else f'{seconds * 1000:.0f} ms'
-        self.write('S:', line, meaning, took)
+        challenge = self.hide(line)[4:] if self._challenged else ''
+        self.write('S:', line, from_base64(challenge))
 
     def progress(self, done: int, total: int) -> None:
         """Show how much of a long message was sent; wipe that at the end."""
@@ -608,7 +605,8 @@ class Connection:
 
     Attributes:
         transcript: Shows every line.
-        extensions: What the server offers, since TLS began if it did.
+        extensions: What the server offers, since TLS began if it did: the
+            parameters of each keyword.
         pipelining: Whether commands may travel together (RFC 2920).
         timeout: Seconds for a whole reply to arrive.
         final_timeout: Seconds for the reply to the final dot.
@@ -624,7 +622,7 @@ class Connection:
         """Take over a connected socket; the server speaks first."""
         self.transcript, self.timeout = transcript, timeout or REPLY_TIMEOUT
         self.final_timeout = timeout or FINAL_REPLY_TIMEOUT
-        self.extensions: Mapping[str, str] = {}
+        self.extensions: dict[str, list[str]] = {}
         self.heard: list[str] = []
         self.last_code = 0
         self.pipelining = self.quit_sent = self.closed = False
@@ -682,8 +680,7 @@ class Connection:
         self._received = self._received[len(line + end):]
         return (line + end).decode('utf-8', 'backslashreplace')
 
-    def read_reply(self, step: str, *expected: int,
-                   timeout: float | None = None) -> Reply:
+    def read_reply(self, step: str, *expected: int) -> Reply:
         """Read a whole reply and check it (RFC 5321 section 4.2).
 
         S: 250-first line
@@ -692,7 +689,6 @@ class Connection:
         Args:
             step: What it replies to.
             *expected: The reply codes that are welcome; none: all of them.
-            timeout: Seconds for the whole reply; None: self.timeout.
 
         Returns:
             The reply, secrets masked.
@@ -702,16 +698,17 @@ class Connection:
             SMTPProtocolError: It is malformed, or an unexpected success.
             SMTPResponseException: It refuses, or is a 421.
         """
-        then, size, self.heard = time.monotonic(), 0, []
+        deadline = time.monotonic() + self.timeout
+        size, self.heard = 0, []
         while size == 0 or self.heard[-1][3:4] == '-':
-            line = self.read_line(then + (timeout or self.timeout), step)
+            line = self.read_line(deadline, step)
             self.heard.append(line.rstrip(CRLF))
             size += len(line)
             if size > MAX_REPLY or not REPLY_LINE.fullmatch(line):
                 text = shorten(self.transcript.hide(line))
                 self.transcript.write('S:', text.rstrip(CRLF))
                 raise SMTPProtocolError(f'this is not a reply: {text}')
-            self.transcript.show_reply(self.heard[-1], time.monotonic() - then)
+            self.transcript.show_reply(self.heard[-1])
         code = self.last_code = int(line[:3])
         reply = Reply(code, tuple(line[:4] + self.transcript.hide(line[4:])
                                   for line in self.heard))
@@ -884,7 +881,7 @@ def open_socket(host: str, port: int, timeout: float | None = None
     except (OSError, ValueError) as error:
         later = getattr(error, 'errno', None) == socket.EAI_AGAIN
         raise SMTPConnectError(
-            f'cannot find a host named {host}.', step='the look-up',
+            f'cannot find a host named {host}.',
             exit_code=EXIT_TRY_LATER if later else EXIT_NO_HOST) from None
     failures: list[str] = []
     last = timeout or REPLY_TIMEOUT
@@ -900,8 +897,8 @@ def open_socket(host: str, port: int, timeout: float | None = None
                 return sock.dup()       # only the original is closed here
         except OSError as error:
             failures.append(f'{address[0]}: {error.strerror or error}')
-    raise SMTPConnectError(f'no connection to {host}, port {port} '
-                           f'({"; ".join(failures)}).', step='connecting')
+    raise SMTPConnectError(
+        f'no connection to {host}, port {port} ({"; ".join(failures)}).')
 
 
 def read_greeting(connection: Connection) -> None:
@@ -942,21 +939,17 @@ def say_hello(connection: Connection, name: str = '') -> None:
     connection.transcript.begin(say_hello)
     name = name or SMTP_DOMAINNAME or connection.local_address()
     connection.send_command(f'EHLO {name}', COMPLETED)
-    extensions: dict[str, str] = {}
+    transcript, connection.extensions = connection.transcript, {}
     # The first line only says hello. Ignore lines that are not ASCII: upper()
     # could turn them into keywords (a long s becomes S).
     for line in filter(str.isascii, connection.heard[1:]):
         # 'AUTH=LOGIN' is how servers wrote it before there was a standard.
         line = re.sub('^AUTH=', 'AUTH ', line[4:].upper())
-        keyword, _, parameters = line.partition(' ')
-        known = extensions.get(keyword, '')
-        extensions[keyword] = f'{known} {parameters}'.strip()
-        connection.transcript.define(
-            keyword, EXTENSIONS.get(keyword, 'not used here'))
-    connection.extensions = extensions
+        keyword, *parameters = line.split(' ')
+        connection.extensions.setdefault(keyword, []).extend(parameters)
+        transcript.define(keyword, EXTENSIONS.get(keyword, 'not used here'))
     # People who follow the session take one command at a time.
-    transcript = connection.transcript
-    connection.pipelining = 'PIPELINING' in extensions \
+    connection.pipelining = 'PIPELINING' in connection.extensions \
         and not (transcript.explain or transcript.step)
 
 
@@ -1136,7 +1129,7 @@ def log_in(connection: Connection, user: str, password: str,
                for text in (user, password)):
         raise SMTPUsageError('user name or password is empty, or not UTF-8.',
                              exit_code=EXIT_CONFIGURATION)
-    offered = connection.extensions.get('AUTH', '').split()
+    offered = connection.extensions.get('AUTH', [])
     names = ('LOGIN', 'PLAIN') if wanted == 'auto' else (wanted.upper(),)
     mechanism = next((name for name in names if name in offered), '')
     if not mechanism:
@@ -1196,20 +1189,20 @@ class Mail:
             only the envelope is to be tried. A piece is octets, or a file
             (class Attachment) whose length on the wire is known.
         message_id: The value of its Message-ID field.
-        outcome: None as long as the mail is not sent; SMTPDeliveryUnknown
-            while the final dot has no reply; then the Receipt.
+        in_doubt: Whether the final dot was sent, without a valid reply.
+        receipt: The Receipt, once the mail is sent.
     """
 
     def __init__(self, sender: str, recipients: Iterable[str],
                  pieces: Sequence[Any] = (), message_id: str = '') -> None:
         """Keep the arguments; leave out an address that occurs again."""
-        known: dict[str, str] = {}
-        for address in recipients:      # case counts only before the @
-            local, _, domain = address.rpartition('@')
-            known.setdefault(f'{local}@{domain.lower()}', address)
+        # Case counts only before the @.
+        known = {re.sub('[^@]*$', lambda domain: domain[0].lower(), address):
+                 address for address in recipients}
         self.sender, self.recipients = sender, list(known.values())
         self.pieces, self.message_id = pieces, message_id
-        self.outcome: Receipt | SMTPDeliveryUnknown | None = None
+        self.in_doubt = False
+        self.receipt: Receipt | None = None
 
     @property
     def size(self) -> int:
@@ -1255,7 +1248,8 @@ def show_message(transcript: Transcript, mail: Mail) -> None:
             transcript.write('--', f'({more:,} more lines)')
 
 
-def format_mail_command(extensions: Mapping[str, str], mail: Mail) -> str:
+def format_mail_command(extensions: Mapping[str, list[str]], mail: Mail
+                        ) -> str:
     """Write MAIL with its parameters, such as SIZE=431.
 
     Raises:
@@ -1263,7 +1257,7 @@ def format_mail_command(extensions: Mapping[str, str], mail: Mail) -> str:
         SMTPNotSupportedError: It needs an extension that is not offered.
     """
     command = f'MAIL FROM:<{mail.sender}>'
-    limit = re.fullmatch('[0-9]{1,18}', extensions.get('SIZE', ''))
+    limit = re.fullmatch('[0-9]{1,18}', ' '.join(extensions.get('SIZE', [])))
     if limit and 0 < int(limit[0]) < mail.size:             # 0: no limit
         raise SMTPMessageError(
             f'the message has {mail.size:,} octets; the server accepts at '
@@ -1362,34 +1356,29 @@ def send_envelope(connection: Connection, mail: Mail,
 def send_final_dot(connection: Connection, mail: Mail) -> Receipt:
     """End the message, and wait for the reply that decides.
 
-    A 4yz or 5yz is a clear no, 421 too. Whatever else happens leaves it open
-    whether the server has accepted the message.
+    A 4yz or 5yz is a clear no, 421 too. Whatever else happens leaves it in
+    doubt whether the server has accepted the message.
     """
     # Whatever the reply is, there is nothing more to say. So QUIT need not
     # wait for it: one round trip less.
     last_lines = ['.', 'QUIT'] if connection.pipelining else ['.']
     # Sending only fills the system's buffers: if the network died unnoticed,
-    # it shows in the wait for this reply. So the outcome is open from here on.
-    ended = f'The message was complete (Message-ID {mail.message_id}).'
-    mail.outcome = SMTPDeliveryUnknown(f'interrupted. {ended}')
+    # it shows in the wait for this reply. So deliver is in doubt from here on.
+    mail.in_doubt = True
     try:
         connection.send_octets((CRLF.join(last_lines) + CRLF).encode(),
                                FINAL_DOT)
         connection.quit_sent = 'QUIT' in last_lines
         for line in last_lines:
             connection.transcript.show_line(line)
-        reply = connection.read_reply(FINAL_DOT, COMPLETED,
-                                      timeout=connection.final_timeout)
+        connection.timeout = connection.final_timeout
+        reply = connection.read_reply(FINAL_DOT, COMPLETED)
         receipt = Receipt(reply, mail.recipients, mail.message_id)
-        mail.outcome = receipt
+        mail.receipt = receipt
         return receipt
     except SMTPResponseException:
-        mail.outcome = None
+        mail.in_doubt = False
         raise
-    except SMTPException as error:
-        mail.outcome = SMTPDeliveryUnknown(f'{error.problem} {ended}',
-                                           error.reply, FINAL_DOT)
-        raise mail.outcome from None
 
 
 def send_message(connection: Connection, mail: Mail) -> Receipt:
@@ -1414,7 +1403,8 @@ def send_message(connection: Connection, mail: Mail) -> Receipt:
     Raises:
         SMTPResponseException: The server refused the message.
         SMTPMessageError: A file changed while it was read.
-        SMTPDeliveryUnknown: No valid reply came to the dot.
+        SMTPException: No valid reply came to the dot, and mail.in_doubt says
+            so.
     """
     transcript, done = connection.transcript, 0
     transcript.begin(send_message)
@@ -1585,17 +1575,19 @@ def deliver(mail: Mail, password: str, *, user: str = '', **session: Any
         KeyboardInterrupt: Interrupted; if the message was sent before, its
             Receipt is in the args.
     """
-    mail.outcome = None
+    mail.in_doubt, mail.receipt = False, None
     try:
         with open_session(password, user or mail.sender, **session) as opened:
             send_envelope(opened, mail)
             return send_message(opened, mail)
     except BaseException as error:
-        if isinstance(mail.outcome, SMTPDeliveryUnknown) \
-                and error is not mail.outcome:
-            raise mail.outcome from error
-        if isinstance(error, KeyboardInterrupt) and mail.outcome:
-            error.args = (mail.outcome,)
+        if mail.receipt:
+            error.args = (mail.receipt,)
+        elif mail.in_doubt:
+            raise SMTPDeliveryUnknown(
+                f'{getattr(error, "problem", "interrupted.")} The message was '
+                f'complete (Message-ID {mail.message_id}).',
+                getattr(error, 'reply', None), FINAL_DOT) from error
         raise
 
 
@@ -1644,7 +1636,8 @@ def format_text(field: str, text: str) -> list[str]:
     formatted: list[str] = []
     for foreign, same in itertools.groupby(     # 800 octets fit on a line
             words, lambda word: not re.fullmatch('[!-~]{1,800}', word)):
-        formatted += encode_words(' '.join(same), field) if foreign else same
+        run = list(same)
+        formatted += encode_words(' '.join(run), field) if foreign else run
     return formatted
 
 
@@ -1977,9 +1970,9 @@ def find_values(fields: Pairs, name: str) -> list[str]:
     return [value for key, value in fields if key.lower() == name.lower()]
 
 
-def find_addresses(fields: Pairs, *names: str) -> list[str]:
-    """Return the addresses in header fields, or raise SMTPMessageError."""
-    return [address for name in names for _, address
+def find_recipients(fields: Pairs) -> list[str]:
+    """Return the addresses in To, Cc and Bcc, or raise SMTPMessageError."""
+    return [address for name in ('To', 'Cc', 'Bcc') for _, address
             in parse_addresses(name, *find_values(fields, name))]
 
 
@@ -2040,7 +2033,7 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     check_type('html', html, str, NONE)
     fields = list_fields(message_info)
     sender = parse_one_address('From', *find_values(fields, 'From'))
-    recipients = find_addresses(fields, 'To', 'Cc', 'Bcc')
+    recipients = find_recipients(fields)
     if not recipients:
         raise SMTPMessageError('no recipient was given.')
     # Not get_formatted_date(): it would write the same, but to load tzlocal
@@ -2127,9 +2120,10 @@ def read_message(octets: bytes, source: str = 'the message',
         raise SMTPMessageError(f'{source} was resent before, so its header '
                                'does not say clearly who gets it now.')
     if not sender:      # of several authors, Sender is the one who sends
-        name = 'Sender' if len(find_addresses(fields, 'From')) > 1 else 'From'
+        authors = parse_addresses('From', *find_values(fields, 'From'))
+        name = 'Sender' if len(authors) > 1 else 'From'
         sender = parse_one_address(name, *find_values(fields, name))
-    recipients = recipients or find_addresses(fields, 'To', 'Cc', 'Bcc')
+    recipients = recipients or find_recipients(fields)
     if not recipients:
         raise SMTPMessageError(f'{source} has no recipient.')
     message_id, *_ = (*find_values(fields, 'Message-ID'),
@@ -2286,28 +2280,22 @@ def advise(error: SMTPException) -> str:
 # if a pipe brings the text, and is not shown.
 #
 # `options` is all that the program knows: what the command line and the
-# environment say, and what must survive an error: `lines`, the octets that
-# were typed or piped, and `mail`, whose outcome decides about the verdict.
+# environment say (`info` is the header), and what must survive an error:
+# `lines`, the octets that were typed or piped, and `mail`, whose receipt
+# decides about the verdict.
 # ---------------------------------------------------------------------------
 
-SESSION_OPTIONS = ('server', 'port', 'tls', 'ca_file', 'ehlo', 'timeout',
-                   'auth')
 EPILOG = """examples:
   smtp.py -f alice@example.com -t bob@example.org -s Lunch --body 'At noon?'
   smtp.py --check -f alice@example.com            is my login right?
   smtp.py --message mail.eml                      send a complete message
 
-The password comes from --password-command, $SMTP_PASSWORD or a prompt, a
-token from $SMTP_ACCESS_TOKEN. $SMTP_SERVER and $SMTP_FROM stand for --server
-and --from. Exit code: 0 sent, 74 MAY HAVE BEEN SENT, 75 not sent, try later;
-any other: not sent, see README.md."""
+What is not given is asked for. The text stands on the command line, in a file
+(@FILE), or on standard input (-). The password is the first line that COMMAND
+prints, or $SMTP_PASSWORD; a token for XOAUTH2 comes from $SMTP_ACCESS_TOKEN.
+$SMTP_SERVER and $SMTP_FROM stand for --server and --from. Exit code: 0 sent,
+74 MAY HAVE BEEN SENT, 75 not sent, try later; any other: not sent."""
 
-
-def print_result(text: str) -> None:
-    """Print the result of a run, or raise OSError."""
-    if sys.stdout is None:
-        raise OSError('standard output is closed')
-    print(text, end='', flush=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -2315,17 +2303,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise SMTPUsageError, without a value: it may be a password."""
-        message = re.sub('(?s)choice: .* [(]', 'choice (', message)
-        message = re.sub(r'(?s)(s: (--[\w-]+|-\w)|explicit argument|value).*',
-                         r'\1', message)
-        message = re.sub(
-            '(?s).*--pass(?!word-c).*', 'a password is never an option: see '
-            '$SMTP_PASSWORD and --password-command', message)
+        message = re.sub(r"(?s)(s: (?:--[\w-]+|-\w)).*|:? '.*", r'\1', message)
+        if re.search('--pass(?!word-c)', message):
+            message = 'a password is never an option: use $SMTP_PASSWORD'
         raise SMTPUsageError(f'{message}; --help lists the options.')
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Print the help or the version, or raise OSError."""
-        print_result(message)
+        print(message, end='', flush=True)
 
 
 
@@ -2335,25 +2320,22 @@ def parse_header(text: str) -> tuple[str, str]:
     if colon and name.lower() not in OWN_FIELDS:
         return name, value.strip(' ')
     raise argparse.ArgumentTypeError(
-        f'{text!r} has no colon, or is a field that smtp.py writes itself')
+        'it has no colon, or is a field that smtp.py writes itself')
 
 
 def make_parser() -> Parser:
     """Make the parser of the command line."""
-    parser = Parser(
-        prog='smtp.py', allow_abbrev=False, epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description='Send an e-mail by SMTP. What is not given is asked for.')
+    parser = Parser(prog='smtp.py', allow_abbrev=False, epilog=EPILOG,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument_group('the message').add_argument
     add('recipients', nargs='*', metavar='ADDRESS', help='the same as --to')
-    add('-f', '--from', dest='sender', default=os.environ.get('SMTP_FROM'),
-        metavar='ADDRESS', help="'user@host' or 'Name <user@host>'")
+    add('-f', '--from', dest='sender', metavar='ADDRESS',
+        default=os.environ.get('SMTP_FROM'))
     for name in 'to', 'cc', 'bcc':
         add(f'-{name[0]}', f'--{name}', metavar='ADDRESS', action='append',
             default=[], help='several: with commas, or repeat the option')
     add('-s', '--subject', metavar='TEXT')
-    add('--body', metavar='TEXT|@FILE|-',
-        help='the text; @FILE reads it from a file, - from standard input')
+    add('--body', metavar='TEXT|@FILE|-', help='the text, or where it stands')
     add('--html', metavar='TEXT|@FILE', help='the same text in HTML')
     add('-a', '--attach', metavar='FILE', action='append', default=[])
     add('-H', '--header', metavar="'NAME: VALUE'", action='append', default=[],
@@ -2366,19 +2348,15 @@ def make_parser() -> Parser:
     add = parser.add_argument_group('the server').add_argument
     add('--server', metavar='HOST', help='default: %(default)s',
         default=os.environ.get('SMTP_SERVER') or SMTP_SERVER)
-    add('-p', '--port', metavar='N', type=int, default=SMTP_PORT,
-        help='default: %(default)s')
+    add('-p', '--port', type=int, default=SMTP_PORT, help='default: 587')
     add('--tls', choices=TLS_WAYS, help='default: by the port; none: no login')
     add('--ca-file', metavar='FILE', help='PEM file of authorities to trust')
     add('--ehlo', metavar='NAME', help='our host name')
-    add('--timeout', metavar='SECONDS', type=float,
-        help='for each reply; default: 60, and 600 for the last one')
+    add('--timeout', metavar='SECONDS', type=float, help='for each reply')
     add = parser.add_argument_group('the login').add_argument
     add('-u', '--user', default='', help='default: the address of --from')
-    add('--auth', default='auto', type=str.lower, choices=AUTH_WAYS,
-        help='default: XOAUTH2 with a token, else LOGIN or PLAIN')
-    add('--password-command', metavar='COMMAND',
-        help='the first line of its output is the password or token')
+    add('--auth', default='auto', type=str.lower, choices=AUTH_WAYS)
+    add('--password-command', metavar='COMMAND', help='prints the password')
     add = parser.add_argument_group('what is shown and sent').add_argument
     add('-v', '--verbose', action='store_true', help='show the session')
     add('--explain', action='store_true', help='show and explain it')
@@ -2398,7 +2376,11 @@ def parse_options(arguments: Sequence[str], options: argparse.Namespace
     """
     end = [*arguments, '--'].index('--')    # what follows are recipients
     make_parser().parse_intermixed_args(arguments[:end], options)
-    options.to = [*options.recipients, *arguments[end + 1:], *options.to]
+    to = [*options.recipients, *arguments[end + 1:], *options.to]
+    options.info = {'From': options.sender, 'Subject': options.subject,
+                    'To': to, 'Cc': options.cc, 'Bcc': options.bcc}
+    for name, value in options.header:
+        options.info.setdefault(name, []).append(value)
     for wrong, why in (
             (options.dry_run and (options.check or options.step),
              '--dry-run does not connect: it excludes --check and --step.'),
@@ -2420,8 +2402,8 @@ def parse_options(arguments: Sequence[str], options: argparse.Namespace
 def say(text: str) -> None:
     """Print lines for the user on standard error, if that is possible."""
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write('\n'.join(map(escape, text.split('\n'))) + '\n')
-        sys.stderr.flush()
+        print(*map(escape, text.split('\n')), sep='\n', file=sys.stderr,
+              flush=True)
 
 
 def note(text: str) -> None:
@@ -2460,8 +2442,7 @@ def ask(field: str) -> str:
             build_message({**valid, field: text}, '')
             return text
         except SMTPMessageError as error:
-            problem = describe(error)
-        say(problem)
+            say(describe(error))
     raise SMTPUsageError(
         f'--{field.lower()} is missing, and no one can be asked.')
 
@@ -2477,21 +2458,19 @@ def run_password_command(command: str) -> str:
     import tempfile
     # A file, not a pipe: a process that the command leaves in the background
     # could hold a pipe open forever.
-    with tempfile.TemporaryFile() as out:
+    with tempfile.TemporaryFile() as output:
         try:
-            code = subprocess.call(shlex.split(command) or [''], stdout=out,
+            code = subprocess.call(shlex.split(command) or [''], stdout=output,
                                    stdin=subprocess.DEVNULL)
-            out.seek(0)
-            secret = out.readline().decode().rstrip('\r\n')
-            if secret and code == 0:
-                return secret
-            problem = f'exit code {code}; the first line must be the password'
-        except (OSError, ValueError) as error:      # without the password:
-            problem = 'it printed what is not UTF-8' \
-                if isinstance(error, UnicodeError) else str(error)
-    name = command.partition(' ')[0]        # its arguments may be long
-    raise SMTPUsageError(f'--password-command failed: {name}: {problem}.',
-                         exit_code=EXIT_CONFIGURATION)
+            problem = f'exit code {code}; a line in UTF-8 is needed'
+        except (OSError, ValueError) as error:
+            code, problem = -1, str(error)
+        output.seek(0)
+        secret = output.readline().decode(errors='replace').rstrip('\r\n')
+    if code or not secret or '\ufffd' in secret:
+        raise SMTPUsageError(f'--password-command failed: {problem}.',
+                             exit_code=EXIT_CONFIGURATION)
+    return secret
 
 
 def ask_password(options: argparse.Namespace, account: str) -> str:
@@ -2502,24 +2481,22 @@ def ask_password(options: argparse.Namespace, account: str) -> str:
     """
     import getpass
     import warnings
-    what, variable = ('Access token', '$SMTP_ACCESS_TOKEN') \
-        if options.auth == 'xoauth2' else ('Password', '$SMTP_PASSWORD')
+    what = 'Access token' if options.auth == 'xoauth2' else 'Password'
     prompt = escape(f'{what} for {account} at {options.server}: ')
     secret, problem = '', 'no one can be asked for it'
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings():     # do not ask with echo, but fail
             warnings.simplefilter('error', getpass.GetPassWarning)
             while not secret:
                 secret = getpass.getpass(prompt)
         if len(secret.encode()) < TERMINAL_LINE - 1:
             return secret
         problem = 'the terminal may have cut it'
-    except EOFError:
+    except (EOFError, OSError, UnicodeError, getpass.GetPassWarning):
         say('')                 # Ctrl-D leaves the cursor where it is
-    except (OSError, UnicodeError, getpass.GetPassWarning):
-        pass                    # there is no terminal, or none for UTF-8
-    raise SMTPUsageError(f'{what}: {problem}; use {variable}, '
-                         '--password-command, or --auth none for no login.')
+    raise SMTPUsageError(
+        f'{what}: {problem}; use --password-command, $SMTP_PASSWORD or '
+        '$SMTP_ACCESS_TOKEN, or --auth none for no login.')
 
 
 def find_secret(options: argparse.Namespace) -> str:
@@ -2527,8 +2504,7 @@ def find_secret(options: argparse.Namespace) -> str:
     if options.password_command is not None:
         return run_password_command(options.password_command)
     if options.token and options.auth in ('auto', 'xoauth2'):
-        options.auth = 'xoauth2'
-        return str(options.token)
+        options.auth, options.password = 'xoauth2', options.token
     return str(options.password)
 
 
@@ -2549,15 +2525,9 @@ def read_file(path: str) -> bytes:
 
 
 def read_text(option: str, value: str) -> str:
-    """Return the text of an option: itself, or that of a file after @.
-
-    Raises:
-        SMTPMessageError: It is not UTF-8.
-    """
+    """Return the text of an option: itself, or that of a file after @."""
     if value.startswith('@'):
         return decode_text(read_file(value[1:]))
-    if re.search('[\ud800-\udfff]', value):
-        raise SMTPMessageError(f'the text of {option} is not UTF-8.')
     if os.path.isfile(value):
         note(f'to send the text of that file, use {option} @{value}.')
     return value
@@ -2565,9 +2535,6 @@ def read_text(option: str, value: str) -> str:
 
 def read_pipe(options: argparse.Namespace) -> bytes:
     """Read standard input to its end, and keep it."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        # It may be shared with a program that made it non-blocking.
-        os.set_blocking(sys.stdin.fileno(), True)
     while sys.stdin and (octets := os.read(sys.stdin.fileno(), BLOCK)):
         options.lines.append(octets)
     return b''.join(options.lines)
@@ -2575,22 +2542,15 @@ def read_pipe(options: argparse.Namespace) -> bytes:
 
 def type_text(options: argparse.Namespace) -> str:
     """Let the user type the text, up to a line that holds only a dot."""
-    prompt, line = 'Text, ended by a line with only a dot:\n', b'\n'
+    say('Text, ended by a line with only a dot:')
+    line = b'\n'
     while line.endswith(b'\n') and line.rstrip(b'\r\n') != b'.':
-        line = read_typed_line(prompt, options.lines)
-        prompt = ''
+        line = read_typed_line('', options.lines)
     if line.endswith(b'\n'):
         options.lines.pop()             # the dot
-    text = decode_text(b''.join(options.lines))
-    if not text:
+    if not any(options.lines):
         note('the text is empty.')
-    return text
-
-
-def find_recipients(options: argparse.Namespace) -> list[str]:
-    """Return the recipients that the command line names."""
-    return [address for field in ('To', 'Cc', 'Bcc') for _, address
-            in parse_addresses(field, *getattr(options, field.lower()))]
+    return decode_text(b''.join(options.lines))
 
 
 def compose(options: argparse.Namespace) -> Mail:
@@ -2609,17 +2569,12 @@ def compose(options: argparse.Namespace) -> Mail:
     if html is not None:
         html = read_text('--html', html)
     list_attachments(options.attach)        # before anything is asked
-    options.sender = options.sender or ask('From')
-    parse_one_address('From', options.sender)
-    if not find_recipients(options):
-        options.to = [ask('To')]
-    if options.subject is None:
-        options.subject = ask('Subject')
-    info: dict[str, Any] = {
-        'From': options.sender, 'To': options.to, 'Cc': options.cc,
-        'Bcc': options.bcc, 'Subject': options.subject}
-    for name, value in options.header:
-        info.setdefault(name, []).append(value)
+    info = options.info
+    info['From'] = info['From'] or ask('From')
+    if not find_recipients(list_fields(info)):
+        info['To'] = ask('To')
+    if info['Subject'] is None:
+        info['Subject'] = ask('Subject')
     # What is wrong with the rest shows before anyone types a text.
     mail = build_message(info, text or '', options.attach, html)
     return mail if text is not None \
@@ -2628,7 +2583,7 @@ def compose(options: argparse.Namespace) -> Mail:
 
 def gather(options: argparse.Namespace) -> Mail:
     """Return the mail that the options ask for, or its envelope only."""
-    source = options.message
+    source, info = options.message, options.info
     if source == '-':           # read it first: whatever fails, it is kept
         octets, source = read_pipe(options), 'standard input'
     elif source is not None:
@@ -2636,11 +2591,11 @@ def gather(options: argparse.Namespace) -> Mail:
     elif not options.check:
         return compose(options)
     # --check needs From for the envelope, or as the user name.
-    elif not options.sender and (find_recipients(options) or not (
+    elif not info['From'] and (find_recipients(list_fields(info)) or not (
             options.user or 'none' in (options.tls, options.auth))):
-        options.sender = ask('From')
-    sender = options.sender and parse_one_address('From', options.sender)
-    envelope = sender or '', find_recipients(options)
+        info['From'] = ask('From')
+    sender = info['From'] and parse_one_address('From', info['From'])
+    envelope = sender or '', find_recipients(list_fields(info))
     return Mail(*envelope) if source is None \
         else read_message(octets, source, *envelope)
 
@@ -2648,7 +2603,8 @@ def gather(options: argparse.Namespace) -> Mail:
 def submit(options: argparse.Namespace, account: str, secret: str) -> str:
     """Send a mail, or check whether that would work; return what to print."""
     shown = options.verbose or options.explain or options.step
-    session = {name: getattr(options, name) for name in SESSION_OPTIONS}
+    session = {name: getattr(options, name) for name in (
+        'server', 'port', 'tls', 'ca_file', 'ehlo', 'timeout', 'auth')}
     session['transcript'] = Transcript(
         sys.stderr if shown else None, explain=options.explain,
         step=options.step, meter=sys.stderr)
@@ -2667,7 +2623,6 @@ def run(options: argparse.Namespace) -> str:
     """Do what the options ask for, and return the result to print."""
     options.mail = mail = gather(options)
     if options.dry_run:
-        print_result('')        # or say why it is not possible
         sys.stdout.buffer.writelines(mail.chunks())
         sys.stdout.flush()
         return ''
@@ -2691,8 +2646,7 @@ def run(options: argparse.Namespace) -> str:
             if given or not tries_left \
                     or error.reply.code != CREDENTIALS_INVALID:
                 raise
-            refusal = describe(error)
-        say(f'smtp.py: {refusal}')
+            say(f'smtp.py: {describe(error)}')
 
 
 def keep_text(options: argparse.Namespace) -> str:
@@ -2706,13 +2660,11 @@ def keep_text(options: argparse.Namespace) -> str:
         else ('--body @', '.txt')
     name = time.strftime('unsent-%Y%m%d-%H%M%S-')
     for folder in os.curdir, None:          # None: that of temporary files
-        with contextlib.suppress(OSError), contextlib.ExitStack() as undo:
+        with contextlib.suppress(OSError):
             # For this user only, and never over a file.
             number, path = tempfile.mkstemp(ending, name, folder)
-            undo.callback(os.remove, path)
             with open(number, 'wb') as file:
                 file.write(text)
-            undo.pop_all()                  # it is complete
             path = os.path.basename(path) if folder else shlex.quote(path)
             return f'\nYour text is kept. To send it, use {option}{path}'
     return ('\nYour text could not be kept in a file. Here it is:\n'
@@ -2721,15 +2673,14 @@ def keep_text(options: argparse.Namespace) -> str:
 
 def judge(error: BaseException) -> tuple[str, int]:
     """Return the verdict on a run that ended in an error, and its code."""
-    if isinstance(error, KeyboardInterrupt) \
-            and isinstance(error.__context__, SMTPException):
+    if isinstance(error, KeyboardInterrupt):
+        if not isinstance(error.__context__, SMTPException):
+            return 'Not sent: interrupted.', EXIT_INTERRUPTED
         error = error.__context__       # Ctrl-C while QUIT followed an error
     if isinstance(error, SMTPException):
         doubt = isinstance(error, SMTPDeliveryUnknown)
         return (f'{"May have been" if doubt else "Not"} sent: '
                 f'{describe(error)}', error.exit_code)
-    if isinstance(error, KeyboardInterrupt):
-        return 'Not sent: interrupted.', EXIT_INTERRUPTED
     if isinstance(error, OSError):
         return f'Not sent: {error.strerror or error}.', EXIT_FILE
     # Not the text of a UnicodeError, which quotes all it could not read.
@@ -2738,19 +2689,14 @@ def judge(error: BaseException) -> tuple[str, int]:
         EXIT_BUG
 
 
-HANDLED: list[int] = []         # signals; none if a program calls main()
-
-
-def ignore_signals() -> None:
-    """Let no further signal disturb the verdict and the keeping of a text."""
-    for number in HANDLED:      # SIG_IGN would still report a pending signal
-        signal.signal(number, lambda *_: None)
+RUNNING: list[str] = []         # what a signal may still interrupt
 
 
 def interrupt(*_: object) -> None:
     """Raise KeyboardInterrupt at the first signal, and ignore the others."""
-    ignore_signals()
-    raise KeyboardInterrupt
+    if RUNNING:
+        RUNNING.clear()
+        raise KeyboardInterrupt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -2762,8 +2708,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    if sys.stderr is None:      # closed: print would use standard output
-        sys.stderr = open(os.devnull, 'w', encoding='utf-8')
+    # If one is closed, print would use the other, or drop the text.
+    sys.stderr = sys.stderr or open(os.devnull, 'w', encoding='utf-8')
+    sys.stdout = sys.stdout or sys.stderr
     for stream in sys.stdout, sys.stderr:
         if hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='backslashreplace')
@@ -2777,18 +2724,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             parse_options(sys.argv[1:] if argv is None else argv, options)
             result, code = run(options), EXIT_OK
         finally:
-            ignore_signals()
+            RUNNING.clear()     # the verdict must not be interrupted
     except (Exception, KeyboardInterrupt) as error:
         result, code = judge(error)
         if is_terminal(sys.stderr) and code == EXIT_INTERRUPTED:
             say('')             # end the line that was interrupted
-    if options.mail and isinstance(options.mail.outcome, Receipt):
-        result, code = str(options.mail.outcome), EXIT_OK
+    if options.mail and options.mail.receipt:
+        result, code = str(options.mail.receipt), EXIT_OK
     if code:
         say(f'smtp.py: {result}{keep_text(options)}')
     elif result:
         try:
-            print_result(f'{result}\n')
+            print(result, flush=True)
         except OSError:
             say(result)         # it is true all the same
     return code
@@ -2798,8 +2745,8 @@ if __name__ == '__main__':
     for signal_name in 'SIGINT', 'SIGQUIT', 'SIGTERM', 'SIGHUP':
         handled = getattr(signal, signal_name, None)    # Windows has two
         if handled and signal.getsignal(handled) != signal.SIG_IGN:     # nohup
-            HANDLED.append(handled)
             signal.signal(handled, interrupt)
+    RUNNING.append('main')
     exit_code = main()
     # Not sys.exit: Python would try once more to flush a broken stream, and
     # change the exit code.

@@ -57,10 +57,10 @@ def test_never_through_a_shell(trick, get, folder):
 @pytest.mark.parametrize('command, words', [
     (python("os.write(2, b'It is locked.\\n'); os._exit(3)"), 'exit code 3'),
     ('false', 'exit code 1'), (python('os.kill(os.getpid(), 15)'), '15'),
-    ('true', 'first line'), ("printf '\\nhun'ter-two", 'first line'),
-    ("printf 'hun'ter-two\\\\377", 'not UTF-8'), ('', ''), ("' '", ''),
-    ('no-such-program hunter-two', 'no-such-program: .*No such file'),
-    ('/etc', '/etc: .*Permission denied'),
+    ('true', 'line in UTF-8'), ("printf '\\nhun'ter-two", 'line in UTF-8'),
+    ("printf 'hun'ter-two\\\\377", 'line in UTF-8'), ('', ''), ("' '", ''),
+    ('no-such-program hunter-two', 'No such file.*no-such-program'),
+    ('/etc', 'Permission denied.*/etc'),
     ('printf "open', 'quotation'), ('printf open\\', 'escape'),
     # It may have been the password: neither shown nor denied.
     ("sh -c 'echo hun''ter-two; exit 1'", 'exit code 1'),
