@@ -76,19 +76,6 @@ def test_base64_has_its_meaning_beside_it(play):
     assert '\nC: ********\n' in result.err
 
 
-def test_the_time_that_replies_took(play, monkeypatch):
-    """It is beside the last line of each."""
-    def slow(self, *where):
-        self.over.wait(0.03)
-        return answer(self, *where)
-    answer = dialogue.Player._answer
-    monkeypatch.setattr(dialogue.Player, '_answer', slow)
-    result, _ = play(ONE_BY_ONE, '--explain')
-    took = re.findall(r'(?m)^S: \d{3} .*?(?:  # |, )(\d+) ms$', result.err)
-    assert sum(25 <= int(time) < 5000 for time in took) >= 10, result.err
-    assert not re.search(r'(?m)^S: \d{3}-.* ms', result.err)
-
-
 SECRET = 'correct horse battery staple'
 
 

@@ -22,7 +22,7 @@ def send(call):
 
 
 @pytest.mark.parametrize('number, code, who, action', [
-    (socket.EAI_NONAME, NO_HOST, 'You', '--server'),
+    (socket.EAI_NONAME, NO_HOST, 'You', 'name of the server'),
     (getattr(socket, 'EAI_NODATA', socket.EAI_NONAME), NO_HOST, 'You', ''),
     (socket.EAI_AGAIN, LATER, '', 'online|offline|network|again')])
 def test_a_host_name_that_is_not_found(send, lookup, number, code, who, action
