@@ -88,7 +88,8 @@ def test_help_and_version(call):
 
 @pytest.mark.parametrize('server, options, used', [
     ('x.example', [], 'x.example'), ('', [], 'smtp.office365.com'),
-    ('x.example', ['--server', 'y.example', '-f', ALICE], 'y.example')])
+    ('x.example', ['--server', 'mail.bücher.example', '-f', ALICE],
+     'mail.xn--bcher-kva.example')])
 def test_variables_count_as_options_would(server, options, used, call, lookup):
     """An option comes before its variable; an empty one does not count."""
     asked = lookup(socket.gaierror(socket.EAI_NONAME, 'no'))
