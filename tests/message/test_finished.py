@@ -6,9 +6,9 @@ import time
 import pytest
 
 from support import checks, judges
-from support.checks import FILE, MESSAGE, REFUSED, SENT, USAGE
+from support.checks import MESSAGE, REFUSED, SENT
 from support.judges import MESSAGES, meant
-from support.post import ALICE, BASIC, BOB, CAROL, HIDDEN, PASSWORD
+from support.post import ALICE, BOB, CAROL, HIDDEN, PASSWORD
 
 FINISHED = {path.stem: path.read_bytes()
             for path in sorted((MESSAGES / 'finished').glob('*.eml'))}
@@ -132,12 +132,3 @@ def test_what_the_server_does_not_offer(send, monkeypatch):
     monkeypatch.setattr('support.practice_server.EXTENSIONS', ('STARTTLS',))
     send(FINISHED['forwarded'], REFUSED, '8BITMIME', 'quoted-printable')
     send(FINISHED['utf8_header'], REFUSED, 'SMTPUTF8', 'encoded-words')
-
-
-@pytest.mark.parametrize('args', [
-    [], BASIC[-2:], ['--body', 'x'], ['-a', 'x'], ['-H', 'X: 1']], ids=str)
-def test_message_alone(call, args):
-    """Subject, text and files are in it already; it is a file."""
-    for path in 'missing', '.':
-        checks.check(call('-n', '--message', path, *args),
-                     USAGE if args else FILE, '--message' if args else path)
