@@ -61,20 +61,6 @@ def test_it_is_the_wire(count, play):
     assert 'C: ..0 AUTH LOGIN YQ==\n' in result.err     # that is no login
 
 
-def test_base64_has_its_meaning_beside_it(play):
-    """User name and challenges, whatever they hold; the password never."""
-    name, challenge = dialogue.USER, 'VXNlcjobAA=='     # User: ESC NUL
-    result, _ = play(SESSION.replace(
-        f' {name}', f' {name}\nS: 501 5.5.4 Not here\nC: AUTH LOGIN\n'
-        f'S: 334 {challenge}\nC: {name}'), '-v')
-    for line, meaning in [
-            (f'C: AUTH LOGIN {name}', dialogue.FROM), (
-                f'S: 334 {challenge}', r'User:\x1b\x00'),
-            (f'C: {name}', dialogue.FROM), ('S: 334 UGFzc3dvcmQ6', 'Pass')]:
-        assert f'\n{line}   # {meaning}' in result.err, result.err
-    assert '\nC: ********\n' in result.err
-
-
 def test_the_time_that_replies_took(play, monkeypatch):
     """It is beside the last line of each."""
     def slow(self, *where):
