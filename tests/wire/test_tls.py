@@ -237,15 +237,6 @@ def test_key_log_is_not_written(tmp_path, play):
     assert not log.exists()
 
 
-def test_system_authorities_are_the_default(call, server_context):
-    """Without --ca-file the authority of these tests is not trusted."""
-    with dialogue.playing(SESSION, server_context) as player:
-        result = call(*cli.reach(player.port), *MAIL,
-                      password=dialogue.PASSWORD)
-    checks.check(result, PROTOCOL, '--ca-file')
-    assert not player.secrets
-
-
 @pytest.mark.parametrize('content', [None, b'', b'no certificate', b'\xff'])
 def test_ca_file_of_no_use(content, folder, call):
     """A --ca-file that cannot be read is named before anything is sent."""
