@@ -70,10 +70,7 @@ def test_all_addresses_are_tried(ipv6, send, lookup, closed_port, post,
     socket.timeout('timed out'), OSError(113, 'No route to host'),
     OSError(101, 'Network is unreachable')], ids=str)
 def test_a_port_that_is_blocked(error, send, lookup, monkeypatch):
-    """10 seconds while there is another address, then as for a reply.
-
-    Another network may help, but not port 465: Office 365 does not have it.
-    """
+    """10 seconds while there is another address, then as for a reply."""
     def connect(sock, address):
         waits.append(sock.gettimeout())
         raise error
@@ -83,7 +80,8 @@ def test_a_port_that_is_blocked(error, send, lookup, monkeypatch):
         waits = []
         result = send(*options)
         checks.check(result, LATER, 'smtp.office365.com',
-                     str(error.strerror or error), 'network', absent='465')
+                     str(error.strerror or error), 'network',
+                     absent='465')      # Office 365 does not have it
         assert 'network' in result.advice
         assert waits == [pytest.approx(wait, abs=0.5) for wait in wanted]
 

@@ -150,10 +150,7 @@ def also(*cases):
     [b'220 a\r'], [b'220 a\rb\r\n'], [b'220 a\r\r\n'], [b'220 a\r\n2'],
     [b'220 ' + b'x' * 9000], [b'999 a\r\n'], [b'571 a\r\n'])
 def test_any_greeting(answer, octets):
-    """EHLO after 220 alone; a refusal, a loss or an error as it is one.
-
-    A refusal is quoted, and a whole reply is shown, as it was.
-    """
+    """EHLO after 220 alone; what is shown, and quoted, is as it was."""
     result = answer(octets)
     verdict = judge(octets)
     assert result.code in codes_for_a_greeting(verdict), result.err
@@ -177,10 +174,7 @@ def test_any_greeting(answer, octets):
     [b'550-a\r\n554 b\r\n', []], [b'251 a\r\n', [1]], [b'2500 a\r\n', []],
     [b'250 a\n', [2]], [b'552 5.3.4 a\r\n', [3]])
 def test_any_reply_to_the_dot(answer, octets, sizes):
-    """Sent after 250 alone, and not sent after a refusal alone.
-
-    Where TCP cuts the stream makes no difference.
-    """
+    """Sent after 250 alone, wherever TCP cuts the stream."""
     ends = [0, *itertools.accumulate(sizes), len(octets)]
     result = answer(*(octets[start:end] for start, end in zip(ends, ends[1:])),
                     step='final dot')

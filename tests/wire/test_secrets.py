@@ -1,8 +1,7 @@
 """Passwords and tokens go to the server, inside TLS, and nowhere else.
 
 The limit: /proc/PID/environ shows what a process was started with to its own
-user, and to root. No program can take that back; --password-command leaves
-nothing there.
+user, and to root; --password-command leaves nothing there.
 """
 
 import base64
