@@ -32,25 +32,8 @@ def test_it_is_the_docstring(name, play):
     assert all(each.strip().startswith(first) for each in told)
 
 
-def told(transcript, after):
-    """Return what the narration says after a line, on one line."""
-    part = transcript[transcript.index(after):].partition('\nC: ')[0]
-    return on_one_line(' '.join(re.findall('(?m)^--(.*)', part)))
-
-
-def test_extensions(play):
-    """What each means, in any case, and those that smtp.py does not use."""
-    result, _ = play(GREETING + dialogue.ehlo(
-        'SIZE 0', '8BITMIME', 'smtputf8', 'DSN', 'AUTH=LOGIN',
-        'X-ANONYMOUSTLS') + QUIT, '--explain')
-    for words in ('SIZE: .*octets', '8BITMIME: .*ASCII', 'SMTPUTF8: .*ASCII',
-                  'DSN: .*not use', 'AUTH: .*log in',
-                  'X-ANONYMOUSTLS: .*not use'):
-        assert re.search(f'(?m)^-- {words}', result.err), words
-
-
-def test_replies(play):
-    """What the digits of each mean, and its enhanced status code; once."""
+def test_words_of_the_server(play):
+    """What extensions mean, in any case, and the digits of replies; once."""
     replies = {
         '251 2.1.5': ('success', 'mail', 'address'),
         '450 4.2.1': ('not now', 'mail', 'mailbox'),
@@ -60,15 +43,26 @@ def test_replies(play):
         '530 5.7.0': ('no', 'login', 'security or policy'),
         '554 5.6.0': ('no', 'mail', 'message'),
         '571 5.0.0': ('no', 'other', '')}
-    session = GREETING + dialogue.ehlo('HELP') + (
-        'C: MAIL FROM:<alice@example.com>\nS: 250 Without a status\n')
+    session = GREETING + dialogue.ehlo(
+        'SIZE 0', '8BITMIME', 'smtputf8', 'DSN', 'AUTH=LOGIN',
+        'X-ANONYMOUSTLS') + (
+            'C: MAIL FROM:<alice@example.com> SIZE=<size>\n'
+            'S: 250 Without a status\n')
     for reply in replies:
         session += f'C: RCPT TO:<x{reply[:3]}@example.org>\nS: {reply} x\n'
     result, _ = play(session + QUIT, '--explain', '--tls', 'none')
-    assert not told(result.err, 'S: 250 Without')
+
+    def told(after):
+        part = result.err[result.err.index(after):].partition('\nC: ')[0]
+        return on_one_line(' '.join(re.findall('(?m)^--(.*)', part)))
+    for words in ('SIZE: .*octets', '8BITMIME: .*ASCII', 'SMTPUTF8: .*ASCII',
+                  'DSN: .*not use', 'AUTH: .*log in',
+                  'X-ANONYMOUSTLS: .*not use'):
+        assert re.search(f'(?m)^-- {words}', result.err), words
+    assert not told('S: 250 Without')
     for reply, (verdict, about, subject) in replies.items():
         code, number = reply.split()
         meaning = f'{code}: {code[0]} = {verdict}, . = about .*{about}.*'
         if subject:
             meaning += f' {number}: about .*{subject}.*'
-        assert re.fullmatch(meaning, told(result.err, f'S: {reply}'))
+        assert re.fullmatch(meaning, told(f'S: {reply}'))

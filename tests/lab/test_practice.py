@@ -170,7 +170,17 @@ DROP, NOTHING = {'drop_after_dot': True}, {'messages': []}
 @pytest.mark.parametrize('code, printed, server, complaint', [
     (0, 'Sent to bob@example.org: 250', {}, ''),
     (75, 'Not sent: \nWait: an hour', GREY, ''),
-    (0, 'Sent to', {'messages': [receive(b'Dots', b'Re: Dots')]}, 'the subj'),
+    *((0, 'Sent to', {'messages': [receive(old, new)]}, complaint)
+      for old, new, complaint in (
+          (b'Bob <', b'<', 'To: '), (b'Alice <', b'Bob <', 'From: '),
+          (b'\nTo:', b'\nBcc: carol@example.org\r\nTo:', 'the Bcc field'),
+          (b'Dots', b'Re: Dots', 'the subject'),
+          (b'\n.like', b'\n..like', 'the text'),
+          (b'\n.like', b'\nlike', 'the text'),
+          (b'Date:', b'Datum:', 'the number of Date fields'),
+          (b'Subject: ', b'Subject: \xfc', 'the header'),
+          (b'\r\nMIME-', b'\nMIME-', 'CR or LF alone'),
+          (b'--\r\n', b'\r\n', "the parser's objections"))),
     (75, 'Not sent: ', {}, 'the exit code is 75, not 0'),
     (0, 'Done', {}, 'it did not report "Sent to ..."'),
     (0, 'Sent to bob', NOTHING, '0 messages arrived'),
@@ -197,20 +207,6 @@ def test_a_client_that_is_wrong(tmp_path, monkeypatch, capsys):
     practice.CLIENT.write_text('print("Sent to bob@example.org")')
     assert practice.main([]) == 1
     assert '\nWRONG: 0 messages arrived' in capsys.readouterr().out
-
-
-@pytest.mark.parametrize('old, new, complaint', [
-    (b'Bob <', b'<', 'To: '), (b'Alice <', b'Bob <', 'From: '),
-    (b'\nTo:', b'\nBcc: carol@example.org\r\nTo:', 'the Bcc field'),
-    (b'\n.like', b'\n..like', 'the text'), (b'\n.like', b'\nlike', 'the text'),
-    (b'Date:', b'Datum:', 'the number of Date fields'),
-    (b'Subject: ', b'Subject: \xfc', 'the header'),
-    (b'\r\nMIME-', b'\nMIME-', 'CR or LF alone'),
-    (b'--\r\n', b'\r\n', "the parser's objections")])
-def test_each_fault_of_a_message_is_found(old, new, complaint):
-    """One thing changed, and that thing is named."""
-    assert any(one.startswith(complaint)
-               for one in letters.wrong(receive(old, new), letters.EASY))
 
 
 @pytest.fixture

@@ -58,10 +58,7 @@ def at_step(sit, ca_file, server_context):
     'ehlo', 'StartTLS', 'EHLO me.example', 'auth plain AGE=', 1,
     'mail FROM:<carol@example.org>', 'rcpt', 'DATA now', 1, 'quit']])
 def test_the_next_command(typed, at_step):
-    """Enter, or its verb in any case, sends it; then it is shown.
-
-    Only the time of the server is limited, not that of the user.
-    """
+    """Enter, or its verb in any case, sends it, however late; it is shown."""
     code, blocks = at_step(ONE_BY_ONE, *typed, slow=(0, 8), pipe='| cat')
     assert 'exit code 0' in blocks[-1] and 'C: ' not in blocks[0]
     for command, block in zip(ASKED, blocks[1:]):
@@ -141,4 +138,4 @@ def test_lines_that_cannot_be_read(at_step, call):
     code, blocks = at_step(GREETING + dialogue.QUIT, 'NOOP ' + 'x' * 4095, 1)
     assert code == 64 and 'terminal' in blocks[2]
     result = call('--step', *LETTER, stdin=b'\n' * 20)
-    checks.check(result, 64, '--step', 'terminal')
+    checks.check(result, 64, '--step needs a terminal')

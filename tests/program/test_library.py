@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -243,46 +243,7 @@ def test_zones(capsys):
             smtp.get_formatted_date(zone)
 
 
-def test_streams(post):
-    """One that fails changes nothing; one for two mails hides both secrets."""
-    for error in BrokenPipeError, ValueError, OSError:
-        assert send(post, transcript=failing('', error)).reply.code == 250
-    shown = io.StringIO()
-    transcript = smtp.Transcript(shown)
-    for auth in 'login', 'xoauth2':
-        send(post, auth=auth, transcript=transcript)
-    assert shown.getvalue().count('C: AUTH ') == 2
-    checks.hidden([shown.getvalue()], PASSWORD, TOKEN)
-
-
-def test_threads(post):
-    """Each call has a connection of its own."""
-    with ThreadPoolExecutor(8) as pool:
-        receipts = list(pool.map(lambda number: send(
-            post, message_info={**INFO, 'Subject': str(number)}), range(16)))
-    assert len({receipt.message_id for receipt in receipts}) == 16
-    assert {received.parse()['Subject'] for received in post.messages} == set(
-        map(str, range(16)))
-
-
-def test_steps_by_keyword(ca_file, server_context):
-    """Each step can be called as its signature says."""
-    mail = smtp.build_message(message_info=INFO, message_text='Hello')
-    with dialogue.playing(dialogue.SESSION.replace('<name>', 'x.example'),
-                          server_context) as player:
-        connection = smtp.Connection(
-            sock=smtp.open_socket(host='localhost', port=player.port, timeout=5),
-            transcript=smtp.Transcript(stream=None), timeout=5)
-        context = smtp.make_tls_context(ca_file=ca_file)
-        smtp.read_greeting(connection=connection)
-        smtp.say_hello(connection=connection, name='x.example')
-        smtp.start_tls(connection=connection, context=context,
-                       host='localhost')
-        smtp.say_hello(name='x.example', connection=connection)
-        smtp.log_in(connection=connection, user=ALICE, wanted='login',
-                    password=dialogue.PASSWORD)
-        smtp.send_envelope(connection=connection, mail=mail, data=True)
-        smtp.send_message(connection=connection, mail=mail)
-        smtp.say_goodbye(connection=connection)
-        connection.close()
-    assert not player.mismatch, player.difference()
+@pytest.mark.parametrize('error', [BrokenPipeError, ValueError, OSError])
+def test_a_transcript_that_fails(error, post):
+    """It changes nothing."""
+    assert send(post, transcript=failing('', error)).reply.code == 250

@@ -1,8 +1,4 @@
-"""Every file in dialogues/ is a session that smtp.py has to hold.
-
-`support.dialogue` tells how such a file is written; what `smtp.py -v` printed
-somewhere is one as it is.
-"""
+"""Every file in dialogues/ is a session that smtp.py has to hold."""
 
 import socket
 
@@ -58,9 +54,6 @@ def test_dots_wherever_a_chunk_begins(lines, play, folder):
     result, player = play(told, '--body', '@text')
     checks.check(result, 0)
     check_message(told, player)
-
-
-# ------------------------------------------------------ the judge is judged
 
 
 SHORT = r"""

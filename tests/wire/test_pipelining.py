@@ -1,7 +1,4 @@
-"""Commands in groups (RFC 2920): few round trips, bounded, and no deadlock.
-
-What one group looks like is in dialogues/envelope/. Here are the sizes.
-"""
+"""Commands in groups (RFC 2920): few round trips, bounded, and no deadlock."""
 
 import select
 import socket

@@ -1,8 +1,4 @@
-"""Refusals: every row of data/refusals.ini, at its step of a session.
-
-The error has the server's words, the exit code of the rule, whose turn it is
-and what to do; and the session ends as it should after a refusal.
-"""
+"""Refusals: every row of data/refusals.ini, at its step of a session."""
 
 import time
 
@@ -12,7 +8,6 @@ from support import checks, cli, dialogue, tables
 from support.checks import LOGIN, RECIPIENT, REFUSED
 from support.dialogue import BEGINS, EHLO, GREETING, QUIT
 
-ROWS = tables.read('refusals')
 MAILED, ACCEPTED = 'S: 250 2.1.0 Sender OK\n', 'S: 250 2.1.5 Recipient OK\n'
 AUTH = BEGINS['login'] + f'C: AUTH LOGIN {dialogue.USER}\n'
 ASKED = BEGINS['envelope'] + dialogue.ASKED
@@ -42,25 +37,21 @@ def session(step, *lines):
     return before + said + after + goodbye
 
 
-def lines_of(value):
-    """Return the lines of a value in the table."""
-    return [line for line in value.strip().split('\n') if line]
-
-
-@pytest.mark.parametrize('row', [row for _, row in ROWS],
-                         ids=[name for name, _ in ROWS])
+@pytest.mark.parametrize('row', [
+    pytest.param(row, id=name) for name, row in tables.read('refusals')])
 def test_row(row, play):
     """The words, the exit code, whose turn it is, and what to do."""
-    reply = lines_of(row['reply'])
+    reply, says, never = (row.get(key, '').strip('\n').split('\n')
+                          for key in ('reply', 'says', 'not'))
     result, _ = play(session(row['step'], *reply))
     checks.check(result, int(row['exit']), who=row['who'])
-    for word in lines_of(row.get('says', '')):
+    for word in says:
         assert word.lower() in result.advice.lower(), result.err
-    for word in lines_of(row.get('not', '')):
+    for word in filter(None, never):
         assert word.lower() not in result.said.lower(), result.err
-    said, quoted = ' '.join(result.said.split()), sum(map(len, reply)) < 500
+    quoted = sum(map(len, reply)) < 500
     for line in reply if quoted else [reply[0][:60], reply[-1][-60:]]:
-        assert ' '.join(line.split()) in said, result.err
+        assert cli.on_one_line(line) in cli.on_one_line(result.said)
     check_advice(result)
 
 
@@ -71,16 +62,6 @@ def check_advice(result):
     advice = result.said[found.start():].rstrip('\n').split('\n')
     assert len(advice) <= 3, result.err
     assert max(map(len, advice)) <= 79, result.err
-
-
-def test_the_table_has_every_kind():
-    """Every step that smtp.py gives advice for, and everyone who can act."""
-    assert {row['step'] for _, row in ROWS} >= {
-        'greeting', 'ehlo', 'starttls', 'auth', 'password', 'mail', 'rcpt',
-        'dot'}
-    assert {row['who'] for _, row in ROWS} == {
-        'You', 'Your administrator', 'Wait'}
-    assert len(ROWS) > 60
 
 
 @pytest.mark.parametrize('step, reply, code',
