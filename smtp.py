@@ -129,7 +129,6 @@ if TYPE_CHECKING:
 # the reply codes that we wait for, the length limits, and how long we wait.
 # The exit codes tell a shell script how the attempt ended; most numbers are
 # those of sysexits.h, which mail programs have always used.
-# ---------------------------------------------------------------------------
 
 __version__ = '2.0'
 __all__ = [
@@ -212,7 +211,6 @@ EXIT_INTERRUPTED = 130
 # server may have accepted the mail, and only its 250 was lost. Only this case
 # raises SMTPDeliveryUnknown. Errors that smtplib has, too, have its names; it
 # says "response" where the RFCs, and the rest of this file, say "reply".
-# ---------------------------------------------------------------------------
 
 # Three digits, then a hyphen or a space and text, or nothing.
 REPLY_LINE = re.compile('[2-5][0-9][0-9](?:[ -][^\r\n]*)?\r\n')
@@ -413,7 +411,6 @@ def make_refusal(step: str, reply: Reply) -> SMTPException:
 # hides nothing. With `explain` each step is introduced by the docstring of its
 # function, and each reply followed by what its digits mean. The tables can be
 # skipped at a first reading. What a user types is read here, too.
-# ---------------------------------------------------------------------------
 
 COLOURS = {'C:': '\x1b[36m{}\x1b[0m', 'S:': '\x1b[33m{}\x1b[0m',
            '--': '\x1b[2m{}\x1b[0m'}
@@ -458,11 +455,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def read_typed_line(prompt: str, lines: list[bytes]) -> bytes:
-    """Add a typed line to others, and return it; b'' is Ctrl-D.
-
-    Raises:
-        SMTPUsageError: The terminal may have cut it.
-    """
+    """Add a typed line to others, and return it, or raise SMTPUsageError."""
     print(prompt, end='', file=sys.stderr, flush=True)
     line = sys.stdin.buffer.readline()
     if not line.endswith(b'\n'):        # Ctrl-D leaves the cursor where it is
@@ -480,18 +473,13 @@ class Transcript:
         stream: Where the lines go, or None.
         explain: Whether to say what happens, before and after it does.
         step: Whether to ask the user before each command.
+
+    A long message has a meter, if there is a terminal to show it on.
     """
 
     def __init__(self, stream: TextIO | None = None, *, explain: bool = False,
                  step: bool = False, meter: TextIO | None = None) -> None:
-        """Begin a transcript; streams are never closed.
-
-        Args:
-            stream: Where the lines go, or None.
-            explain: See above.
-            step: See above.
-            meter: A terminal to show the progress of a long message on.
-        """
+        """Begin a transcript; streams are never closed."""
         self.stream, self.explain, self.step = stream, explain, step
         self._secrets: set[str] = set()     # regular expressions
         self._explained: set[str] = set()
@@ -607,7 +595,6 @@ class Transcript:
 #     control characters, secrets              escape, Transcript.hide
 #
 # Nothing guards against a server that says 250 and discards the mail.
-# ---------------------------------------------------------------------------
 
 # What nobody may type with --step: commands that change the connection, and,
 # once MAIL was sent, those that change the envelope.
@@ -629,6 +616,7 @@ class Connection:
         heard: The lines of the latest reply, unmasked: with the password
             'AUTH' a mask would hide an extension.
         last_code: The reply code of the latest reply.
+        our_address: The address of our end, as a literal (RFC 5321 4.1.3).
         quit_sent: Whether QUIT was sent.
         closed: Whether we have hung up.
     """
@@ -643,16 +631,14 @@ class Connection:
         self.last_code = 0
         self.pipelining = self.quit_sent = self.closed = False
         self._socket, self._received = sock, b''
+        address = str(sock.getsockname()[0]).split('%')[0]
+        self.our_address = f'[{"IPv6:" * (":" in address)}{address}]'
 
     def close(self) -> None:
         """Hang up."""
         self.closed = True
         self._socket.close()
 
-    def local_address(self) -> str:
-        """Return our end's address as a literal (RFC 5321 section 4.1.3)."""
-        address = str(self._socket.getsockname()[0]).split('%')[0]
-        return f'[IPv6:{address}]' if ':' in address else f'[{address}]'
 
     def _name(self, step: str) -> str:
         """Name a step in an error: its line, masked, or what it was."""
@@ -760,15 +746,19 @@ class Connection:
             self.refuse_unasked(step)       # its last words may say why
             raise self._make_error(error, step) from None
 
-    def send_lines(self, lines: Sequence[str]) -> None:
-        """Send lines together, each with a CRLF, or raise SMTPMessageError."""
+    def send_lines(self, lines: Sequence[str], step: str = '') -> None:
+        """Send lines together, each with a CRLF, and show them."""
+        self.send_octets((CRLF.join(lines) + CRLF).encode(), step or lines[0])
+        for line in lines:
+            self.transcript.show_line(line)
+
+    def send_commands(self, lines: Sequence[str]) -> None:
+        """Send commands together, or raise SMTPMessageError."""
         if re.search('[\r\n\0\ud800-\udfff]', ''.join(lines)):
             raise SMTPMessageError('a command has CR, LF or NUL in it.')
         self.let_user_type(lines[0])
         self.transcript.narrate()
-        self.send_octets((CRLF.join(lines) + CRLF).encode(), lines[0])
-        for line in lines:
-            self.transcript.show_line(line)
+        self.send_lines(lines)
 
     def send_command(self, line: str, *expected: int) -> Reply:
         """Send a command and read the reply to it (RFC 5321 section 4.1).
@@ -783,7 +773,7 @@ class Connection:
         Returns:
             The reply.
         """
-        self.send_lines([line])
+        self.send_commands([line])
         return self.read_reply(line, *expected)
 
     def let_user_type(self, line: str) -> None:
@@ -808,8 +798,7 @@ class Connection:
 
     def _send_typed(self, line: str) -> None:
         """Send a typed command, and undo it, or raise SMTPUsageError."""
-        self.send_octets((line + CRLF).encode(), line)
-        self.transcript.show_line(line)
+        self.send_lines([line])
         reply = self.read_reply(line)
         if 300 <= reply.code < 400:
             self.close()
@@ -844,7 +833,6 @@ class Connection:
 #
 # `connection` leads to the server, `context` knows which certificates are
 # trusted, and `host` is the name that the server's certificate must carry.
-# ---------------------------------------------------------------------------
 
 # A host name: labels of letters, digits and hyphens, with dots between them
 # (RFC 1035 2.3.1 and 2.3.4, RFC 1123 2.1).
@@ -951,7 +939,7 @@ def say_hello(connection: Connection, name: str = '') -> None:
         SMTPResponseException: The server does not accept EHLO or our name.
     """
     connection.transcript.begin(say_hello)
-    name = name or SMTP_DOMAINNAME or connection.local_address()
+    name = name or SMTP_DOMAINNAME or connection.our_address
     connection.send_command(f'EHLO {name}', COMPLETED)
     transcript, connection.extensions = connection.transcript, {}
     # The first line only says hello. Ignore lines that are not ASCII: upper()
@@ -1040,7 +1028,6 @@ def start_tls(connection: Connection, context: ssl.SSLContext,
 # it has no response. Any other reply is an error at once. To add a mechanism,
 # write such a function, and give it a line in MECHANISMS; if a response holds
 # more than the bare secret, the function has to protect it first.
-# ---------------------------------------------------------------------------
 
 LAST_REPLIES = (AUTHENTICATION_SUCCEEDED, CHALLENGE)
 
@@ -1185,7 +1172,6 @@ def log_in(connection: Connection, user: str, password: str,
 # has not been sent we can hang up, and the server must throw away what it
 # has. With its reply to that dot it takes over the duty to deliver; what it
 # cannot deliver then comes back later, as a mail.
-# ---------------------------------------------------------------------------
 
 # What is a yes to MAIL, RCPT and DATA, RFC 5321 section 4.3.2: 251 means "will
 # forward". Not every 2yz is one: 252, for example, means "cannot find out".
@@ -1265,9 +1251,8 @@ def show_message(transcript: Transcript, mail: Mail) -> None:
 def format_mail_command(extensions: Mapping[str, Any], mail: Mail) -> str:
     """Write MAIL with its parameters, such as SIZE=431.
 
-    Raises:
-        SMTPMessageError: The message is larger than the server accepts.
-        SMTPNotSupportedError: It needs an extension that is not offered.
+    A SMTPMessageError says that the message is larger than the server accepts,
+    a SMTPNotSupportedError that it needs an extension that is not offered.
     """
     command = f'MAIL FROM:<{mail.sender}>'
     limit = re.fullmatch('[0-9]{1,18}', ' '.join(extensions.get('SIZE', [])))
@@ -1347,7 +1332,7 @@ def send_envelope(connection: Connection, mail: Mail,
         commands = [line for line in commands if not failed or line != 'DATA']
         if not commands or mail_line in failed:
             break
-        connection.send_lines(commands)
+        connection.send_commands(commands)
         for line in commands:
             reply = connection.read_reply(line)
             if reply.code not in YES[line[:4]]:
@@ -1379,11 +1364,8 @@ def send_final_dot(connection: Connection, mail: Mail) -> Receipt:
     # it shows in the wait for this reply. So deliver is in doubt from here on.
     mail.in_doubt = True
     try:
-        connection.send_octets((CRLF.join(last_lines) + CRLF).encode(),
-                               FINAL_DOT)
+        connection.send_lines(last_lines, FINAL_DOT)
         connection.quit_sent = 'QUIT' in last_lines
-        for line in last_lines:
-            connection.transcript.show_line(line)
         connection.timeout = connection.final_timeout
         reply = connection.read_reply(FINAL_DOT, COMPLETED)
         receipt = Receipt(reply, mail.recipients, mail.message_id)
@@ -1452,7 +1434,7 @@ def say_goodbye(connection: Connection) -> None:
     connection.timeout = min(QUIT_TIMEOUT, connection.timeout)
     with contextlib.suppress(SMTPException):    # the outcome is known already
         if not connection.quit_sent:
-            connection.send_lines(['QUIT'])
+            connection.send_commands(['QUIT'])
         connection.read_reply('QUIT')
 
 
@@ -1462,7 +1444,6 @@ def say_goodbye(connection: Connection) -> None:
 # Three steps make a delivery: open the session, send the envelope, send the
 # message. This is the story of the docstring at the top of this file. SMTP
 # ends here: the rest writes the message, and talks to the user.
-# ---------------------------------------------------------------------------
 
 TLS_WAYS = 'starttls', 'implicit', 'none'
 AUTH_WAYS = ('auto', *map(str.lower, MECHANISMS), 'none')
@@ -1610,7 +1591,6 @@ def deliver(mail: Mail, password: str, *, user: str = '', **session: Any
 # Addresses are taken apart: "Dr. Bob" <bob@example.org> is a name for people
 # to read, and an address for the envelope. A line break inside a value would
 # let an attacker inject a header field or a command, so it is refused.
-# ---------------------------------------------------------------------------
 
 LIKE_ENCODED_WORD = re.compile(r'=\?[^?]*\?[^?]*\?[^?]*\?=')
 
@@ -1646,8 +1626,8 @@ def format_text(field: str, text: str) -> list[str]:
     formatted: list[str] = []
     for foreign, same in itertools.groupby(     # 800 octets fit on a line
             words, lambda word: not re.fullmatch('[!-~]{1,800}', word)):
-        run = list(same)
-        formatted += encode_words(' '.join(run), field) if foreign else run
+        text = ' '.join(same)
+        formatted += encode_words(text, field) if foreign else text.split()
     return formatted
 
 
@@ -1689,6 +1669,7 @@ def parse_addresses(field: str, *texts: str) -> Pairs:
 
     A group, 'Friends: bob@example.org, carol@example.com;', stands for its
     members. A semicolon between addresses, as in Outlook, counts as a comma.
+    Every ValueError, here or below, says what is wrong with one address.
     """
     found: Pairs = []
     mailbox: list[str] = []
@@ -1806,7 +1787,6 @@ def print_all_timezones() -> None:
 # writes three octets as four characters (RFC 2045). A part is a pair: header
 # fields, which say how it is encoded, and a list of pieces. A piece is octets,
 # or a file that is read while it is sent, so that it takes no memory.
-# ---------------------------------------------------------------------------
 
 TOO_LONG = re.compile(b'[^\r\n]{%d}' % (MAX_TEXT_LINE + 1))
 FILE_BLOCK = 840 * 57           # octets that make whole lines, and a BLOCK
@@ -1859,11 +1839,6 @@ def open_file(path: str) -> Iterator[BinaryIO]:
                                exit_code=EXIT_FILE) from None
 
 
-def get_state(file: BinaryIO) -> tuple[int, int, int]:
-    """Return size, modification time and inode, to detect changes."""
-    status = os.fstat(file.fileno())
-    return status.st_size, status.st_mtime_ns, status.st_ino
-
 
 class Attachment:
     """A file to be sent in base64, whose length is known beforehand."""
@@ -1872,26 +1847,28 @@ class Attachment:
         """Look at a file, which must be readable."""
         self._path = path
         with open_file(path) as file:
-            self._state = get_state(file)
+            self._status = os.fstat(file.fileno())
 
     def __len__(self) -> int:
         """Return the length in base64, with a CRLF after each line."""
-        characters = (self._state[0] + 2) // 3 * 4
+        characters = (self._status.st_size + 2) // 3 * 4
         return characters + len(CRLF) * -(-characters // BASE64_LINE)
 
     def __str__(self) -> str:
         """Return what a transcript shows in place of the base64."""
-        name, size = os.path.basename(self._path), self._state[0]
-        return f'({name}: {size:,} octets, {len(self):,} in base64)'
+        return (f'({os.path.basename(self._path)}: {self._status.st_size:,} '
+                f'octets, {len(self):,} in base64)')
 
     def chunks(self) -> Iterator[bytes]:
         """Yield lines of base64, or raise SMTPMessageError."""
-        left = self._state[0]
+        then, left = self._status, self._status.st_size
         with open_file(self._path) as file:
             while left >= 0 and (octets := file.read(FILE_BLOCK)):
                 left -= len(octets)
                 yield encode_base64(octets)
-            if left or get_state(file) != self._state:
+            now = os.fstat(file.fileno())
+            if left or (now.st_ino, now.st_mtime_ns) != (
+                    then.st_ino, then.st_mtime_ns):
                 raise SMTPMessageError(f'{self._path} changed while it was '
                                        'sent.', exit_code=EXIT_FILE)
 
@@ -1959,7 +1936,6 @@ def make_multipart(subtype: str, parts: Iterable[Part]) -> Part:
 # build_message makes a message of what a user writes, read_message takes one
 # that another program has finished. Both add what must be there (Date,
 # Message-ID) and make every line end a CRLF. Neither guesses.
-# ---------------------------------------------------------------------------
 
 # A field of a finished message: name and value, on one line or several
 FIELD = re.compile('(?m)^([!-9;-~]+)[ \t]*:([^\r\n\ud800-\udfff]*\n'
@@ -2165,7 +2141,6 @@ def smtp_send(password: str, message_info: Mapping[str, Any],
 # made for a reply, or an error, that people really meet. Its pattern is looked
 # for in the step and the words of an error. The first match wins, so the rows
 # for a sentence stand above those for a step, and these above a bare code.
-# ---------------------------------------------------------------------------
 
 # For a refusal, such as 'RCPT: 550 5.1.1 User unknown'.
 REFUSALS = (
@@ -2245,7 +2220,8 @@ FAILURES = (
 
 
 def advise(error: SMTPException) -> str:
-    """Return who can act after an error, and what to do; or ''."""
+    """Return an error as the user sees it, with who can act, and how."""
+    import textwrap
     rows: Sequence[tuple[str, str]] = FAILURES
     words = f'{type(error).__name__}: {error.step}: {error.problem}'
     if isinstance(error, SMTPResponseException):
@@ -2255,8 +2231,10 @@ def advise(error: SMTPException) -> str:
         words = f'{step}: {error.reply.code} ' + re.sub(
             r'<[^<>]*>|\[[0-9.]+\]', '', shorten(error.reply.text))
     default = str(type(error).__doc__).partition('\n\n')[2]
-    return next((advice for pattern, advice in rows if re.search(
+    advice = next((text for pattern, text in rows if re.search(
         pattern, words, re.IGNORECASE)), ' '.join(default.split()))
+    return '\n'.join([str(error), *textwrap.wrap(
+        advice, 79, break_on_hyphens=False, break_long_words=False)])
 
 
 # ---------------------------------------------------------------------------
@@ -2272,7 +2250,6 @@ def advise(error: SMTPException) -> str:
 # environment say (`info` is the header), and what must survive an error:
 # `lines`, the octets that were typed or piped, and `mail`, whose receipt
 # decides about the verdict.
-# ---------------------------------------------------------------------------
 
 
 class Parser(argparse.ArgumentParser):
@@ -2359,11 +2336,7 @@ def make_parser() -> Parser:
 
 def parse_options(arguments: Sequence[str], options: argparse.Namespace
                   ) -> None:
-    """Read the command line, and reject what contradicts itself.
-
-    Raises:
-        SMTPUsageError: It makes no sense.
-    """
+    """Read the command line, or raise SMTPUsageError if it makes no sense."""
     end = [*arguments, '--'].index('--')    # what follows are recipients
     make_parser().parse_intermixed_args(arguments[:end], options)
     to = [*options.recipients, *arguments[end + 1:], *options.to]
@@ -2400,12 +2373,6 @@ def note(text: str) -> None:
     say(f'smtp.py: note: {text}')
 
 
-def describe(error: SMTPException) -> str:
-    """Return an error and its advice, as the user sees them."""
-    import textwrap
-    return '\n'.join([str(error), *textwrap.wrap(
-        advise(error), 79, break_on_hyphens=False, break_long_words=False)])
-
 
 def decode_text(octets: bytes) -> str:
     """Read octets as UTF-8, or as UTF-16 if they begin with its mark.
@@ -2430,16 +2397,12 @@ def ask(field: str) -> str:
             build_message({**valid, field: text}, '')
             return text
         except SMTPMessageError as error:
-            say(describe(error))
+            say(advise(error))
     raise SMTPUsageError(f'--{field.lower()} is missing: no one can be asked.')
 
 
 def run_password_command(command: str) -> str:
-    """Return the first line that a command prints; no shell is involved.
-
-    Raises:
-        SMTPUsageError: It failed.
-    """
+    """Return the first line that a command prints, or raise SMTPUsageError."""
     import shlex
     import subprocess
     import tempfile
@@ -2461,11 +2424,7 @@ def run_password_command(command: str) -> str:
 
 
 def ask_password(options: argparse.Namespace, account: str) -> str:
-    """Ask for password or token on the terminal, without showing it.
-
-    Raises:
-        SMTPUsageError: No one can be asked, or the answer is not complete.
-    """
+    """Ask for password or token, without echo, or raise SMTPUsageError."""
     import getpass
     import warnings
     what = 'Access token' if options.auth == 'xoauth2' else 'Password'
@@ -2502,7 +2461,6 @@ def find_secret(options: argparse.Namespace) -> str:
 # that was typed or piped is never lost: if it was not sent it is kept in a
 # file that only its author can read. The last word is the verdict: sent, not
 # sent, or may have been sent; the exit code says the same to a script.
-# ---------------------------------------------------------------------------
 
 
 def read_source(options: argparse.Namespace, source: str) -> bytes:
@@ -2539,11 +2497,7 @@ def type_text(options: argparse.Namespace) -> str:
 
 
 def compose(options: argparse.Namespace) -> Mail:
-    """Make a mail of the options, and ask for what is missing.
-
-    Raises:
-        SMTPUsageError: There is no text, and no one can be asked.
-    """
+    """Make a mail; ask for what is missing, or raise SMTPUsageError."""
     text = None
     if options.body not in (None, '-'):
         text = read_text(options, 'body')
@@ -2628,7 +2582,7 @@ def run(options: argparse.Namespace) -> str:
             if given or not tries_left \
                     or error.reply.code != CREDENTIALS_INVALID:
                 raise
-            say(f'smtp.py: {describe(error)}')
+            say(f'smtp.py: {advise(error)}')
 
 
 def keep_text(options: argparse.Namespace) -> str:
@@ -2662,7 +2616,7 @@ def judge(error: BaseException) -> tuple[str, int]:
     if isinstance(error, SMTPException):
         doubt = isinstance(error, SMTPDeliveryUnknown)
         return (f'{"May have been" if doubt else "Not"} sent: '
-                f'{describe(error)}', error.exit_code)
+                f'{advise(error)}', error.exit_code)
     if isinstance(error, OSError):
         return f'Not sent: {error.strerror or error}.', EXIT_FILE
     # Not the text of a UnicodeError, which quotes all it could not read.
