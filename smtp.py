@@ -45,7 +45,7 @@ function, defined below, that does it.
     C: (the other header fields, an empty line, the text)
     C: .
     C: QUIT                        (the dot and QUIT travel together)
-    S: 250 2.0.0 OK, queued                                 this decides: sent
+    S: 250 2.0.0 OK, queued        (this decides: sent)
     S: 221 2.0.0 Service closing transmission channel       say_goodbye
 
 The same story as code is open_session() and deliver(), in section 8. Every
@@ -56,13 +56,13 @@ and stop there.
 Contents:
 
      1  Constants          server, reply codes, limits, exit codes
-     2  Replies, errors    what the server says, and what can go wrong
+     2  Replies and errors what the server says, and what can go wrong
      3  The transcript     what the user sees of the session
      4  The connection     lines and replies over a socket
      5  Opening            connecting, greeting, EHLO, STARTTLS
      6  Logging in         AUTH LOGIN, AUTH PLAIN, AUTH XOAUTH2
      7  One mail           envelope, message, goodbye
-     8  The whole session  deliver
+     8  The whole session  open_session, deliver
      9  Header fields      encoded-words, addresses, folding, dates
     10  Parts              text, attachments, multipart
     11  The message        build_message, read_message, smtp_send
@@ -152,6 +152,7 @@ SERVICE_READY = 220
 AUTHENTICATION_SUCCEEDED = 235
 COMPLETED = 250
 
+WILL_FORWARD = 251          # also a "yes" to RCPT
 CHALLENGE = 334             # "go on with the login"
 START_MAIL_INPUT = 354      # "go on with the message"
 NOT_AVAILABLE = 421         # may come at any time: the server hangs up
@@ -166,7 +167,6 @@ MAX_REPLY_LINE = 8 * 1024   # RFC 5321 says 512; real servers exceed it
 MAX_REPLY = 64 * 1024
 MAX_TEXT_LINE = 998         # RFC 5322 2.1.1, without its CRLF
 HEADER_LINE = 76            # RFC 5322 says 78; 76 with encoded-words: RFC 2047
-ENCODED_WORD = 75           # RFC 2047 section 2
 MAX_DOMAIN = 255            # RFC 5321 4.5.3.1.2
 BASE64_LINE = 76            # RFC 2045 6.8: 76 characters carry 57 octets
 BLOCK = 64 * 1024           # octets of the message that share one deadline
@@ -210,7 +210,9 @@ EXIT_INTERRUPTED = 130
 # nobody can know: the final dot was sent but no valid reply came back, so the
 # server may have accepted the mail, and only its 250 was lost. Only this case
 # raises SMTPDeliveryUnknown. Errors that smtplib has, too, have its names; it
-# says "response" where the RFCs, and the rest of this file, say "reply".
+# says "response" where the RFCs, and the rest of this file, say "reply". If
+# the docstring of a class has a second paragraph that begins with "You:",
+# "Wait:" or "Your administrator:", the user sees it as advice (section 12).
 
 # Three digits, then a hyphen or a space and text, or nothing.
 REPLY_LINE = re.compile('[2-5][0-9][0-9](?:[ -][^\r\n]*)?\r\n')
@@ -268,7 +270,9 @@ class Receipt(namedtuple('Receipt', 'reply recipients message_id')):
 
 
 class SMTPException(Exception):
-    """Base class of our errors; all but SMTPDeliveryUnknown mean: not sent.
+    """Base class of our errors; from deliver, all but one mean: not sent.
+
+    The one is SMTPDeliveryUnknown.
 
     Attributes:
         problem: What went wrong, in one sentence.
@@ -443,7 +447,7 @@ def to_base64(text: str) -> str:
 
 
 def from_base64(text: str) -> str:
-    """Read base64 of UTF-8 text; '' if it is anything else."""
+    """Read base64 of UTF-8 text; '' if it cannot be decoded."""
     with contextlib.suppress(ValueError):
         return binascii.a2b_base64(text).decode()
     return ''
@@ -455,13 +459,13 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def read_typed_line(prompt: str, lines: list[bytes]) -> bytes:
-    """Add a typed line to others, and return it, or raise SMTPUsageError."""
+    """Keep a typed line in `lines`, and return it, or raise SMTPUsageError."""
     print(prompt, end='', file=sys.stderr, flush=True)
     line = sys.stdin.buffer.readline()
     if not line.endswith(b'\n'):        # Ctrl-D leaves the cursor where it is
         print(file=sys.stderr)
     lines.append(line)
-    if len(line.rstrip(b'\n')) > TERMINAL_LINE - 2 and is_terminal(sys.stdin):
+    if len(line.rstrip(b'\n')) >= TERMINAL_LINE - 1 and is_terminal(sys.stdin):
         raise SMTPUsageError('the terminal may have cut that line.')
     return line
 
@@ -570,7 +574,6 @@ class Transcript:
             self.define(status, f'about {SUBJECT[status[2]]}')
 
 
-
 # ---------------------------------------------------------------------------
 # 4  The connection
 #
@@ -579,7 +582,7 @@ class Transcript:
 # the rest of SMTP reads nearly as in the RFCs. Every wait has a deadline, and
 # everything the server sends is checked against the grammar before it is used.
 #
-# Expect three errors of it: SMTPServerDisconnected, the server is gone or
+# Expect three errors of the server: SMTPServerDisconnected, it is gone or
 # silent; SMTPProtocolError, it does not speak SMTP; SMTPResponseException, it
 # refuses. `step` is the line that was sent, or what happens instead of one.
 #
@@ -638,7 +641,6 @@ class Connection:
         """Hang up."""
         self.closed = True
         self._socket.close()
-
 
     def _name(self, step: str) -> str:
         """Name a step in an error: its line, masked, or what it was."""
@@ -752,6 +754,36 @@ class Connection:
         for line in lines:
             self.transcript.show_line(line)
 
+    def _send_typed(self, line: str) -> None:
+        """Send a typed command; undo MAIL or RCPT; or raise SMTPUsageError."""
+        self.send_lines([line])
+        reply = self.read_reply(line)
+        if 300 <= reply.code < 400:
+            self.close()
+            raise SMTPUsageError('the server waits for the rest.', reply, line)
+        if line.upper().startswith(('MAIL', 'RCPT')) and reply.code < 300:
+            self._send_typed('RSET')
+
+    def let_user_type(self, line: str) -> None:
+        """With --step, let the user type first, or raise KeyboardInterrupt."""
+        ours = self.transcript.hide(line)
+        while self.transcript.step:
+            octets = read_typed_line(PROMPT, [])
+            typed = octets.decode('utf-8', 'backslashreplace').strip()
+            verb = typed.upper().split(' ')[0]
+            if octets and verb in ('', ours.split(' ')[0]):
+                return
+            if verb in ('', 'Q', 'QUIT'):
+                raise KeyboardInterrupt
+            if verb == '?':
+                self.transcript.narrate(asked=True)
+                self.transcript.note(f'Enter sends: {ours}')
+            elif NEVER_TYPED.match(typed) or 300 <= self.last_code < 400 \
+                    or line[:4] in ('RCPT', 'DATA') and NO_LONGER.match(typed):
+                self.transcript.note('Not now: that would upset the session.')
+            else:
+                self._send_typed(typed)
+
     def send_commands(self, lines: Sequence[str]) -> None:
         """Send commands together, or raise SMTPMessageError."""
         if re.search('[\r\n\0\ud800-\udfff]', ''.join(lines)):
@@ -775,36 +807,6 @@ class Connection:
         """
         self.send_commands([line])
         return self.read_reply(line, *expected)
-
-    def let_user_type(self, line: str) -> None:
-        """With --step, let the user type first, or raise KeyboardInterrupt."""
-        ours = self.transcript.hide(line)
-        while self.transcript.step:
-            octets = read_typed_line(PROMPT, [])
-            typed = octets.decode('utf-8', 'backslashreplace').strip()
-            verb = typed.upper().split(' ')[0]
-            if octets and verb in ('', ours.split(' ')[0]):
-                return
-            if verb in ('', 'Q', 'QUIT'):
-                raise KeyboardInterrupt
-            if verb == '?':
-                self.transcript.narrate(asked=True)
-                self.transcript.note(f'Enter sends: {ours}')
-            elif NEVER_TYPED.match(typed) or 300 <= self.last_code < 400 \
-                    or line[:4] in ('RCPT', 'DATA') and NO_LONGER.match(typed):
-                self.transcript.note('Not now: that would upset the session.')
-            else:
-                self._send_typed(typed)
-
-    def _send_typed(self, line: str) -> None:
-        """Send a typed command, and undo it, or raise SMTPUsageError."""
-        self.send_lines([line])
-        reply = self.read_reply(line)
-        if 300 <= reply.code < 400:
-            self.close()
-            raise SMTPUsageError('the server waits for the rest.', reply, line)
-        if line.upper().startswith(('MAIL', 'RCPT')) and reply.code < 300:
-            self._send_typed('RSET')
 
     def encrypt(self, context: ssl.SSLContext, host: str) -> None:
         """Begin TLS with a server that proves its name; forget its offer."""
@@ -1032,7 +1034,6 @@ def start_tls(connection: Connection, context: ssl.SSLContext,
 LAST_REPLIES = (AUTHENTICATION_SUCCEEDED, CHALLENGE)
 
 
-
 def begin_login(connection: Connection, mechanism: str, response: str,
                 *expected: int) -> Reply:
     """Begin a mechanism, its first response on the same line if it fits."""
@@ -1173,9 +1174,10 @@ def log_in(connection: Connection, user: str, password: str,
 # has. With its reply to that dot it takes over the duty to deliver; what it
 # cannot deliver then comes back later, as a mail.
 
-# What is a yes to MAIL, RCPT and DATA, RFC 5321 section 4.3.2: 251 means "will
-# forward". Not every 2yz is one: 252, for example, means "cannot find out".
-YES = {'MAIL': (COMPLETED,), 'RCPT': (COMPLETED, 251), 'DATA': (354,)}
+# What is a yes to MAIL, RCPT and DATA, RFC 5321 section 4.3.2. Not every
+# 2yz is one: 252, for example, means "I could not find out".
+YES = {'MAIL': (COMPLETED,), 'RCPT': (COMPLETED, WILL_FORWARD),
+       'DATA': (START_MAIL_INPUT,)}
 SHOWN_LINES = 20            # of each piece of a message, in a transcript
 
 
@@ -1195,7 +1197,7 @@ class Mail:
 
     def __init__(self, sender: str, recipients: Iterable[str],
                  pieces: Sequence[Any] = (), message_id: str = '') -> None:
-        """Keep the arguments; leave out an address that occurs again."""
+        """Keep the arguments, but each address once."""
         # Case counts only before the @.
         known = {re.sub('[^@]*$', lambda domain: domain[0].lower(), address):
                  address for address in recipients}
@@ -1251,8 +1253,9 @@ def show_message(transcript: Transcript, mail: Mail) -> None:
 def format_mail_command(extensions: Mapping[str, Any], mail: Mail) -> str:
     """Write MAIL with its parameters, such as SIZE=431.
 
-    A SMTPMessageError says that the message is larger than the server accepts,
-    a SMTPNotSupportedError that it needs an extension that is not offered.
+    Raises:
+        SMTPMessageError: The message is larger than the server accepts.
+        SMTPNotSupportedError: It needs an extension that is not offered.
     """
     command = f'MAIL FROM:<{mail.sender}>'
     limit = re.fullmatch('[0-9]{1,18}', ' '.join(extensions.get('SIZE', [])))
@@ -1274,7 +1277,6 @@ def format_mail_command(extensions: Mapping[str, Any], mail: Mail) -> str:
     if '8BITMIME' in extensions and (eight_bit or utf8):
         command += ' BODY=8BITMIME'                         # RFC 6152
     return command + ' SMTPUTF8' * utf8                     # RFC 6531
-
 
 
 def group(items: Iterable[str], limit: int, end: str = '') -> list[list[str]]:
@@ -1316,6 +1318,7 @@ def send_envelope(connection: Connection, mail: Mail,
     Raises:
         SMTPRecipientsRefused: A recipient was refused.
         SMTPResponseException: The sender or DATA was refused.
+        SMTPProtocolError: A reply is neither a yes nor a no.
         SMTPMessageError: The message is too large for the server.
         SMTPNotSupportedError: It needs an extension that is not offered.
     """
@@ -1369,7 +1372,7 @@ def send_final_dot(connection: Connection, mail: Mail) -> Receipt:
         connection.timeout = connection.final_timeout
         reply = connection.read_reply(FINAL_DOT, COMPLETED)
         receipt = Receipt(reply, mail.recipients, mail.message_id)
-        mail.receipt = receipt
+        mail.receipt, mail.in_doubt = receipt, False
         return receipt
     except SMTPResponseException:
         mail.in_doubt = False
@@ -1500,7 +1503,7 @@ def open_session(password: str, user: str, *, server: str = SMTP_SERVER,
             stream; None: nowhere.
 
     Yields:
-        The connection, logged in.
+        The connection, logged in unless auth or tls is 'none'.
 
     Raises:
         TypeError: An argument has the wrong type; the error names it.
@@ -1557,6 +1560,7 @@ def deliver(mail: Mail, password: str, *, user: str = '', **session: Any
         The receipt.
 
     Raises:
+        TypeError: An argument has the wrong type; the error names it.
         SMTPDeliveryUnknown: The message may have been sent. Every other
             SMTPException means that it was not.
         SMTPUsageError, SMTPMessageError, SMTPConnectError,
@@ -1609,7 +1613,7 @@ def encode_words(text: str, field: str) -> list[str]:
     Each holds whole characters; a space between two of them is not text.
     """
     # A word fits beside the name of its field, or on a line of its own.
-    room = max(HEADER_LINE - len(f'{field}: '), ENCODED_WORD // 2)
+    room = max(HEADER_LINE - len(f'{field}: '), HEADER_LINE // 2)
     return [f'=?utf-8?b?{to_base64("".join(word))}?='
             for word in group(text, (room - len('=?utf-8?b??=')) // 4 * 3)]
 
@@ -1632,7 +1636,7 @@ def format_text(field: str, text: str) -> list[str]:
 
 
 # The tokens of an address list (RFC 5322 section 3.2), without spaces and
-# comments; what is not closed, or out of place, is one to the end of the text.
+# comments. What is not closed, or out of place, is a single token to the end.
 TOKEN = re.compile(r'''
     [ \t]+ | \( (?: [^()\\] | \\. | \( (?: [^()\\] | \\. )* \) )* \)
   | ( " [^"\\]* (?: \\. [^"\\]* )* " | \[ [^][\\]* \]
@@ -1669,7 +1673,7 @@ def parse_addresses(field: str, *texts: str) -> Pairs:
 
     A group, 'Friends: bob@example.org, carol@example.com;', stands for its
     members. A semicolon between addresses, as in Outlook, counts as a comma.
-    Every ValueError, here or below, says what is wrong with one address.
+    A ValueError, here or in what is called, says what is wrong with one.
     """
     found: Pairs = []
     mailbox: list[str] = []
@@ -1837,7 +1841,6 @@ def open_file(path: str) -> Iterator[BinaryIO]:
         reason = getattr(error, 'strerror', None) or error
         raise SMTPMessageError(f'cannot read {path}: {reason}.',
                                exit_code=EXIT_FILE) from None
-
 
 
 class Attachment:
@@ -2097,8 +2100,8 @@ def read_message(octets: bytes, sender: str = '',
     recipients = recipients or find_recipients(fields)
     if not recipients:
         raise SMTPMessageError('the message has no recipient.')
-    message_id, *_ = (*find_values(fields, 'Message-ID'),
-                      make_message_id(sender))
+    message_id = (find_values(fields, 'Message-ID')
+                  or [make_message_id(sender)])[0]
     added = {'From': sender, 'Date': format_date(), 'Message-ID': message_id}
     lines = [field[0].replace('\n', CRLF) for field in header
              if field[1].lower() not in ('bcc', 'resent-bcc')]
@@ -2154,11 +2157,6 @@ REFUSALS = (
     ('application-specific|authorization code|bad auth|web browser|use web',
      'You: log in to this account with a web browser, confirm that it is you, '
      'and make an app password for smtp.py.'),
-    ('^AUTH XOAUTH2: 5', 'You: get a new token, for this user and with the '
-     'scope SMTP.Send. Or authenticated SMTP is off for the mailbox.'),
-    ('^AUTH.*: (334|5)', 'You: check user name (-u), password and --auth. '
-     'With two-step login, use an app password or a token. Or authenticated '
-     'SMTP is off for the mailbox.'),
     ('submissionquota|daily (user |sending )*limit|send limit|credits',
      'Wait: you have sent as much as your provider allows for now.'),
     ('outboundspam|bad outbound|traffic not accepted', 'Your administrator: '
@@ -2169,6 +2167,11 @@ REFUSALS = (
      r'filter|:blocked)', 'You: something in the text looks like spam.'),
     ('blocked using|block ?list|black ?list|blocked - see',
      'Your administrator: your network is on a blocklist of spam senders.'),
+    ('^AUTH XOAUTH2: 5', 'You: get a new token, for this user and with the '
+     'scope SMTP.Send. Or authenticated SMTP is off for the mailbox.'),
+    ('^AUTH.*: (334|5)', 'You: check user name (-u), password and --auth. '
+     'With two-step login, use an app password or a token. Or authenticated '
+     'SMTP is off for the mailbox.'),
     ('not logged in|authentication required|smtp auth|not authenticated|'
      'relay(ing)? (access )?(denied|not permitted)|to relay|: 530|not allowed '
      'to this', 'You: the server wants you to log in. Leave out --auth none '
@@ -2280,7 +2283,6 @@ class Parser(argparse.ArgumentParser):
         print(message, end='', flush=True)
 
 
-
 def parse_header(text: str) -> tuple[str, str]:
     """Read a header field that has no option, or raise ArgumentTypeError."""
     name, colon, value = text.partition(':')
@@ -2352,7 +2354,7 @@ def parse_options(arguments: Sequence[str], options: argparse.Namespace
              '--tls none never logs in: anyone could read the password.'),
             (options.message is not None and (
                 options.attach or options.header or options.subject != []
-                or not options.body is options.html is None),
+                or (options.body, options.html) != (None, None)),
              '--message sends a complete message: its parts are in it.'),
             (options.step and not is_terminal(sys.stdin),
              '--step needs a terminal to read commands from.')):
@@ -2368,10 +2370,9 @@ def say(text: str) -> None:
         print(*map(escape, text.split('\n')), sep='\n', file=sys.stderr)
 
 
-def note(text: str) -> None:
+def say_note(text: str) -> None:
     """Print a note, which does not belong to the session."""
     say(f'smtp.py: note: {text}')
-
 
 
 def decode_text(octets: bytes) -> str:
@@ -2383,7 +2384,7 @@ def decode_text(octets: bytes) -> str:
         (b'\xff\xfe', b'\xfe\xff')) \
         else octets.decode('utf-8-sig', 'surrogateescape')
     if not text.isascii() and re.search('[\ufffd\udc80-\udcff]', text):
-        note('a part of the text is damaged, or was read as Latin-1.')
+        say_note('a part of the text is damaged, or was read as Latin-1.')
     return text.translate({0xdc00 + octet: octet for octet in range(256)})
 
 
@@ -2398,7 +2399,7 @@ def ask(field: str) -> str:
             return text
         except SMTPMessageError as error:
             say(advise(error))
-    raise SMTPUsageError(f'--{field.lower()} is missing: no one can be asked.')
+    raise SMTPUsageError(f'--{field.lower()} is missing, and nobody gave it.')
 
 
 def run_password_command(command: str) -> str:
@@ -2446,7 +2447,7 @@ def ask_password(options: argparse.Namespace, account: str) -> str:
 
 
 def find_secret(options: argparse.Namespace) -> str:
-    """Return the password or token that was given, or ''."""
+    """Return the password or token that was given, or ''; choose XOAUTH2."""
     if options.password_command is not None:
         return run_password_command(options.password_command)
     if options.token and options.auth in ('auto', 'xoauth2'):
@@ -2477,9 +2478,10 @@ def read_text(options: argparse.Namespace, name: str) -> str:
     """Return the text of an option: itself, or that of a file after @."""
     value = str(getattr(options, name))
     if value.startswith('@'):
-        return decode_text(read_source(options, value[1:]))
+        with open_file(value[1:]) as file:
+            return decode_text(file.read())
     if os.path.isfile(value):
-        note(f'to send the text of that file, use --{name} @{value}.')
+        say_note(f'to send the text of that file, use --{name} @{value}.')
     return value
 
 
@@ -2492,7 +2494,7 @@ def type_text(options: argparse.Namespace) -> str:
     if line.endswith(b'\n'):
         options.lines.pop()             # the dot
     if not any(options.lines):
-        note('the text is empty.')
+        say_note('the text is empty.')
     return decode_text(b''.join(options.lines))
 
 
@@ -2564,13 +2566,13 @@ def run(options: argparse.Namespace) -> str:
         return ''
     account = options.user or mail.sender
     if '@' in account and account.lower() != mail.sender.lower() != '':
-        note(f'the login is {account}, but From is {mail.sender}; many '
+        say_note(f'the login is {account}, but From is {mail.sender}; many '
              'servers refuse that without the permission "Send As".')
     if options.ca_file:
         make_tls_context(options.ca_file)       # before the password is asked
     if 'none' in (options.tls, options.auth):
         if options.password:
-            note('there is no login, so $SMTP_PASSWORD is not used.')
+            say_note('there is no login, so $SMTP_PASSWORD is not used.')
         return submit(options, account, '')
     given, tries_left = find_secret(options), 3
     while True:
