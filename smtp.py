@@ -2567,7 +2567,7 @@ def run(options: argparse.Namespace) -> str:
     account = options.user or mail.sender
     if '@' in account and account.lower() != mail.sender.lower() != '':
         say_note(f'the login is {account}, but From is {mail.sender}; many '
-             'servers refuse that without the permission "Send As".')
+                 'servers refuse that without the permission "Send As".')
     if options.ca_file:
         make_tls_context(options.ca_file)       # before the password is asked
     if 'none' in (options.tls, options.auth):
