@@ -10,13 +10,12 @@ import trustme
 from hypothesis import HealthCheck, settings
 
 from support import certificates, cli, dialogue
-from support import post as posts
+from support.post import Post
 
 for name, count in ('default', 100), ('thorough', 5000):
     settings.register_profile(name, max_examples=count, deadline=None,
                               suppress_health_check=list(HealthCheck))
 settings.load_profile('default')
-
 
 
 def pytest_configure(config):
@@ -75,7 +74,7 @@ def sit(folder):
         return people[-1]
     yield sit
     for person in people:
-        person.leaves()
+        person.child.close(force=True)
 
 
 @pytest.fixture(scope='session')
@@ -126,8 +125,8 @@ def play(call, ca_file, server_context):
 @pytest.fixture(scope='module')
 def practice():
     """A practice server for all the tests of a module."""
-    with posts.PracticeServer() as server:
-        yield posts.Post(server)
+    with Post() as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """The practice server: aiosmtpd with Office 365's extensions and sentences.
 
-`with PracticeServer(refusals=['greylisted']) as server: ...` runs it on a
-free port of this computer, for practice.py and for the tests. aiosmtpd speaks
-SMTP; two classes adapt it. PracticeSMTP is one connection: it rewords the
-replies and gives the refusals. PracticeServer is what all connections share:
-it decides about logins and keeps the messages.
+aiosmtpd speaks SMTP; two classes adapt it. PracticeSMTP is one connection: it
+rewords the replies and gives the refusals. PracticeServer is what all
+connections share: it decides about logins and keeps the messages.
 """
 
 import asyncio
@@ -88,14 +86,13 @@ class PracticeSMTP(SMTP):
 
     async def push(self, status):
         """Send one reply; all of them leave through here."""
-        refusal = '' if self.greeted else self.event_handler.refusal(
-            'greeting')
-        if refusal:
-            status = refusal
-        elif self.greeted and isinstance(status, str) and (
+        refusal = ''
+        if not self.greeted:
+            refusal = self.event_handler.refusal('greeting')
+            self.greeted, status = True, refusal or status
+        elif isinstance(status, str) and (
                 status not in self.event_handler.refusals.values()):
             status = reword(status)
-        self.greeted = True
         await super().push(status)
         if refusal or status[:3] in ('421', b'421'):
             # Closing with commands unread would reset the connection, and
@@ -162,13 +159,10 @@ class PracticeSMTP(SMTP):
 class PracticeServer(Controller):
     """A server on a free port of 127.0.0.1, called localhost; `with` runs it.
 
-    Args:
-        refusals: Names and 'STEP=REPLY' texts, see `parse_refusal`.
-        drop_after_dot: Close the connection instead of answering the final
-            dot. The message has arrived all the same.
-
     A client needs `host`, `port` and `ca_file`. What arrived is in the list
-    `messages`; `given` names the refused steps; `folder` is temporary.
+    `messages`; `given` names the refused steps; `folder` is temporary. With
+    `drop_after_dot` it closes the connection instead of answering the final
+    dot; the message has arrived all the same.
     """
 
     host = 'localhost'
@@ -177,8 +171,7 @@ class PracticeServer(Controller):
         """Reserve a free port, and make the certificate."""
         self.socket = socket.create_server(('127.0.0.1', 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.expected = list(map(parse_refusal, refusals))
-        self.refusals = {one.step: one.reply for one in self.expected}
+        self.refuse(*refusals)
         self.given = []
         self.drop_after_dot = drop_after_dot
         self.messages, self.connections = [], []
@@ -223,6 +216,11 @@ class PracticeServer(Controller):
 
     def _create_server(self):
         return self.loop.create_server(self._factory_invoker, sock=self.socket)
+
+    def refuse(self, *texts):
+        """Refuse from now on what the names or 'STEP=REPLY' texts say."""
+        self.expected = list(map(parse_refusal, texts))
+        self.refusals = {one.step: one.reply for one in self.expected}
 
     def refusal(self, *steps):
         """Return the reply that refuses the first of these steps, or ''."""

@@ -61,7 +61,7 @@ def test_which_server(send, lookup, args, env, name):
 def test_all_addresses_are_tried(send, lookup, closed_port, post):
     """IPv6 first and dead; then IPv4. If all fail, each is reported."""
     dead = [('::1', closed_port), ('127.0.0.1', closed_port)]
-    lookup([*dead, ('127.0.0.1', post.server.port)])
+    lookup([*dead, ('127.0.0.1', post.port)])
     checks.check(send(*post.options), 0)
     lookup(dead)
     result = send('--server', 'localhost', '-p', str(closed_port))
@@ -78,7 +78,7 @@ def test_a_computer_without_ipv6(send, lookup, closed_port, post, monkeypatch):
                 raise OSError(errno.EAFNOSUPPORT, 'no such family')
             super().__init__(family, *args, **kwargs)
     monkeypatch.setattr(socket, 'socket', Without)
-    lookup([('::1', closed_port), ('127.0.0.1', post.server.port)])
+    lookup([('::1', closed_port), ('127.0.0.1', post.port)])
     checks.check(send(*post.options), 0)
     lookup([('::1', closed_port)])
     checks.check(send(), LATER, '::1')
