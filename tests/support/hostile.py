@@ -223,8 +223,7 @@ class Hostile(Server):
         if wire is None:
             return
         try:
-            if self.step == 'connect':
-                self._do_worst(wire, b'')
+            self._answer(wire, 'connect', b'')
             self._answer(wire, 'greeting', b'220 mail.example.com ESMTP\r\n')
             while True:
                 self._hear(wire, wire.read_line())
@@ -232,8 +231,6 @@ class Hostile(Server):
             pass
         finally:
             self._take(wire.close())
-
-    # What a correct server does
 
     def _hear(self, wire, line):
         """Answer one command."""
@@ -268,7 +265,7 @@ class Hostile(Server):
         """Begin TLS."""
         self._answer(wire, 'STARTTLS', b'220 2.0.0 Go ahead\r\n')
         if self.step == 'TLS handshake':
-            self._do_worst(wire, b'220 2.0.0 Ok\r\n')
+            self._answer(wire, self.step, b'220 2.0.0 Ok\r\n')
             raise Over
         wire.start_tls(self.context)
 
@@ -295,7 +292,7 @@ class Hostile(Server):
         right = b'250 2.0.0 Ok: queued as 9F1\r\n'
         if self.step == 'body':
             self._read_message(wire, BODY_BEFORE)
-            self._do_worst(wire, right)
+            self._answer(wire, 'body', right)
             self._read_message(wire)
             self.accepted = self.fault == 'early refusal'
             wire.send(right if self.accepted else b'554 5.6.0 No, thanks\r\n')
@@ -323,20 +320,14 @@ class Hostile(Server):
             self.message += octets
             self.complete |= b'\r\n.\r\n' in self.message[-len(octets) - 5:]
 
-    # What this one does
-
     def _answer(self, wire, step, right):
         """Give the right reply, or do the worst instead."""
-        if step == self.step:
-            self._do_worst(wire, right)
-        else:
+        if step != self.step:
             wire.send(right)
-
-    def _do_worst(self, wire, right):
-        """Do what the fault says."""
+            return
         self.reached = True
         self.do_worst(self, wire, right)
-        if self.step == 'body' and self.fault not in READING_ON:
+        if step == 'body' and self.fault not in READING_ON:
             wire.reset()
             raise Over
 
