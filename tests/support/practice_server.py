@@ -67,7 +67,6 @@ class Received(typing.NamedTuple):
     recipients: tuple
     content: bytes
     user: str
-    tls: str
     mail_options: tuple
 
     def parse(self):
@@ -90,8 +89,8 @@ class PracticeSMTP(SMTP):
         if not self.greeted:
             refusal = self.event_handler.refusal('greeting')
             self.greeted, status = True, refusal or status
-        elif isinstance(status, str) and (
-                status not in self.event_handler.refusals.values()):
+        elif isinstance(status, str) and status not in (
+                one.reply for one in self.event_handler.refusals.values()):
             status = reword(status)
         await super().push(status)
         if refusal or status[:3] in ('421', b'421'):
@@ -160,9 +159,9 @@ class PracticeServer(Controller):
     """A server on a free port of 127.0.0.1, called localhost; `with` runs it.
 
     A client needs `host`, `port` and `ca_file`. What arrived is in the list
-    `messages`; `given` names the refused steps; `folder` is temporary. With
-    `drop_after_dot` it closes the connection instead of answering the final
-    dot; the message has arrived all the same.
+    `messages`; `given` is the first Refusal that was given. `folder` is
+    temporary. With `drop_after_dot` it closes the connection instead of
+    answering the final dot; the message has arrived all the same.
     """
 
     host = 'localhost'
@@ -172,7 +171,7 @@ class PracticeServer(Controller):
         self.socket = socket.create_server(('127.0.0.1', 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.refuse(*refusals)
-        self.given = []
+        self.given = None
         self.drop_after_dot = drop_after_dot
         self.messages, self.connections = [], []
         self._temporary = tempfile.TemporaryDirectory(prefix='smtp-')
@@ -198,7 +197,7 @@ class PracticeServer(Controller):
         # Login data is "deprecated" for aiosmtpd, at each login, on stderr.
         logging.getLogger('mail.log').setLevel(logging.ERROR)
         self.start()
-        self.given.clear()  # aiosmtpd connects once, to see that it runs
+        self.given = None   # aiosmtpd connects once, to see that it runs
         return self
 
     def __exit__(self, *exception):
@@ -219,21 +218,15 @@ class PracticeServer(Controller):
 
     def refuse(self, *texts):
         """Refuse from now on what the names or 'STEP=REPLY' texts say."""
-        self.expected = list(map(parse_refusal, texts))
-        self.refusals = {one.step: one.reply for one in self.expected}
+        self.refusals = {one.step: one for one in map(parse_refusal, texts)}
 
     def refusal(self, *steps):
         """Return the reply that refuses the first of these steps, or ''."""
         for step in steps:
             if step in self.refusals:
-                self.given.append(step)
-                return self.refusals[step]
+                self.given = self.given or self.refusals[step]
+                return self.refusals[step].reply
         return ''
-
-    def refused_with(self):
-        """Return the first Refusal that was given; None if none was."""
-        return next((one for one in self.expected
-                     if self.given and one.step == self.given[0]), None)
 
     def authenticate(self, server, session, envelope, mechanism, login):
         """Accept the one user; aiosmtpd answers 235 then."""
@@ -281,8 +274,7 @@ class PracticeServer(Controller):
             return refusal
         self.messages.append(Received(
             envelope.mail_from, tuple(envelope.rcpt_tos), envelope.content,
-            session.auth_data[0].decode(), session.ssl['ssl_object'].version(),
-            tuple(envelope.mail_options)))
+            session.auth_data[0].decode(), tuple(envelope.mail_options)))
         if self.drop_after_dot:
             server.transport.close()
             raise asyncio.CancelledError  # how aiosmtpd ends a connection
