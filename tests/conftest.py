@@ -142,10 +142,7 @@ def closed_port():
 
 @pytest.fixture
 def lookup(monkeypatch):
-    """A function that decides how names are looked up, and lists them.
-
-    It takes an error to raise, or (host, port) pairs to return.
-    """
+    """A function: look-ups raise this, or find these; it lists the names."""
     def decide(outcome):
         asked = []
 

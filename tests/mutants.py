@@ -104,14 +104,13 @@ def find(source):
 
 def choose(source, seed, count):
     """Choose some mutants that compile."""
-    mutants = list(find(source))
+    mutants, chosen = list(find(source)), []
     random.Random(seed).shuffle(mutants)
-    chosen = []
     while mutants and len(chosen) < count:
+        mutant = mutants.pop()
         with contextlib.suppress(SyntaxError):
-            compile(mutants[-1].of(source), 'smtp.py', 'exec')
-            chosen.append(mutants[-1])
-        mutants.pop()
+            compile(mutant.of(source), 'smtp.py', 'exec')
+            chosen.append(mutant)
     return sorted(chosen)
 
 

@@ -8,14 +8,12 @@
     python tests/practice.py --drop-after-dot         was it sent, or not?
     python tests/practice.py --serve                  wait for your own mail
 
-The server is aiosmtpd, with the extensions and the sentences of Office 365.
-It keeps what it receives in memory, and its certificate comes from an
-authority (trustme) that lives in a temporary folder until the program ends.
+The server is aiosmtpd, with the extensions and the sentences of Office 365,
+and a certificate from an authority that is gone when the program ends.
 Options after -- are for smtp.py: practice.py -- --cc carol@example.org
 
 A run ends with what arrived, compared with what smtp.py reported. Exit code
 0: smtp.py was right, whether it sent, refused to or failed; 1: it was wrong.
-The server is in support/practice_server.py, the letters in support/letters.py.
 """
 
 import argparse

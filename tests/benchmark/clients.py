@@ -1,8 +1,4 @@
-"""The programs that the benchmark compares, and how each of them is called.
-
-All do the same work; where one cannot, its note says so. The scripts are what
-the manual of the library suggests, no more.
-"""
+"""The programs that the benchmark compares; the scripts are by the manuals."""
 
 import base64
 import dataclasses

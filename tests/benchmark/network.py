@@ -26,9 +26,8 @@ REPLIES = {
 class Network:
     """A server, with and without a delay between it and the clients.
 
-    `near` and `far` are what a client connects to. `rtt` is the delay both
-    ways, in seconds; `trips` counts the round trips of the latest session
-    that was delayed.
+    `near` and `far` are what a client connects to. `rtt` is the delay of `far`
+    both ways, in seconds; `trips` counts the round trips of its last session.
     """
 
     def __init__(self, folder, authority):
@@ -87,9 +86,8 @@ class Network:
     def serve(self, sock):
         """Speak with a client until QUIT, and keep what it did.
 
-        The server must be faster than every client, or the benchmark would
-        measure the server. So it reads the message into memory that is used
-        again and again, to be checked when the client has ended.
+        To be faster than any client, it reads the message into memory that is
+        used again and again, to be checked when the client has ended.
         """
         seen = collections.Counter()            # commands, by their verb
         try:
@@ -135,11 +133,7 @@ class Network:
         return bytes(self.memory[end + 5:octets])
 
     def session(self):
-        """Return what the latest session did, and its message.
-
-        Raises:
-            queue.Empty: there was none with a message.
-        """
+        """Return what the last session did and its message, or raise Empty."""
         seen = {}
         while not seen.get('octets'):   # skip clients that failed
             seen = self.sessions.get(timeout=2)

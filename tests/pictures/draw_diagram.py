@@ -3,8 +3,7 @@
     python smtp.py ... -v 2> session.txt
     python tests/pictures/draw_diagram.py session.txt > session.mmd
 
-A file of tests/dialogues works as well, as far as it goes. The message is one
-arrow, and what happens inside TLS has a background of its own.
+A file of tests/dialogues works as well. The message is one arrow.
 """
 
 import re

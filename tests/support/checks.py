@@ -1,7 +1,4 @@
-"""The one check of how smtp.py ended: code, verdict, words, secrets.
-
-`ended_well` holds for every end; `check` adds what a test knows of this one.
-"""
+"""The one check of how smtp.py ended: code, verdict, words, secrets."""
 
 import base64
 import re
@@ -45,7 +42,7 @@ def says(word, text):
 
 
 def ended_well(result, secrets=SECRETS):
-    """One verdict that agrees with code and stream; nothing that leaks."""
+    """Check what holds for every end: one verdict, its stream, no leak."""
     wanted = {SENT: ('Sent to ', 'Connection accepted: ', 'Login accepted: '),
               UNKNOWN: ('smtp.py: May have been sent: ',)}.get(
                   result.code, ('smtp.py: Not sent: ',))

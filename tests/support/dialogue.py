@@ -159,6 +159,9 @@ class Dialogue:
 def parse(text):
     """Read a dialogue; raise ValueError for a line that is of no kind."""
     settings, events, in_message = {}, [], False
+    text = re.sub(r'(.*)\{(\d+)\.\.(\d+)\}(.*)', lambda found: '\n'.join(
+        f'{found[1]}{number}{found[4]}'
+        for number in range(int(found[2]), int(found[3]) + 1)), text)
     for line in text.split('\n'):
         setting = re.match(r'([a-z]+):(?: +|$)(.*)', line)
         if not line.strip() or line.startswith('#') and not events:
@@ -171,7 +174,7 @@ def parse(text):
             if not in_message:
                 line = re.sub(r'(?<=\S) {2,}# .*', '', line)
             in_message = in_message or line.startswith('S: 354')
-            events += [Event(line[0], one[3:], one) for one in repeated(line)]
+            events.append(Event(line[0], line[3:], line))
         elif line.startswith('-- ') or line == '--':
             kinds = [kind for words, kind in ACTIONS.items()
                      if re.match(rf'-- {words}\b', line)]
@@ -181,15 +184,6 @@ def parse(text):
     if 'begins' in settings:
         events = parse(BEGINS[settings['begins'][0]]).events + events
     return Dialogue(settings, events)
-
-
-def repeated(line):
-    """Return the lines that `{1..99}` in a line stands for."""
-    numbers = re.search(r'\{(\d+)\.\.(\d+)\}', line)
-    if not numbers:
-        return [line]
-    return [line.replace(numbers.group(), str(number))
-            for number in range(int(numbers[1]), int(numbers[2]) + 1)]
 
 
 class Player(Server):

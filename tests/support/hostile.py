@@ -127,12 +127,6 @@ def then(*faults):
     return fault
 
 
-def answered(server, wire, right):
-    """Give the right reply."""
-    wire.send(right)
-    server.accepted |= server.step == 'final dot'
-
-
 def broken_tls(server, wire, right):
     """Send octets past TLS, which are not a record of it."""
     with contextlib.suppress(OSError):
@@ -150,6 +144,7 @@ def secret_challenge(server, right):
 
 
 SILENT = slowly(lambda server, right: repeat(b''), 1)
+RIGHT = saying(lambda server, right: right)
 FOR_GOOD = saying(lambda server, right: refusal(server) + b'\r\n')
 FAULTS = {
     'closed': closed,
@@ -185,11 +180,13 @@ FAULTS = {
     'refused with the password': saying(
         lambda server, right: refusal(server)[:10] + ECHO + b'\r\n'),
     'password in base64': saying(secret_challenge),
-    'right, then closed': then(answered, closed),
-    'right, then reset': then(answered, reset),
+    'right, then closed': then(RIGHT, closed),
+    'right, then reset': then(RIGHT, reset),
     'broken TLS': broken_tls,
     'early refusal': saying(b'554 5.6.0 Enough\r\n'),
 }
+ACCEPTING = ('extra reply', 'extra octets', 'control characters',
+             'password echoed', 'right, then closed', 'right, then reset')
 READING_ON = ('wrong success', 'extra reply', 'early refusal')
 REFUSALS = ('4yz', '421', '5yz', 'unlisted 5yz',
             'refused in control characters', 'refused with the password')
@@ -298,10 +295,8 @@ class Hostile(Server):
             wire.send(right if self.accepted else b'554 5.6.0 No, thanks\r\n')
             return
         self._read_message(wire)
+        self.accepted = self.step != 'final dot' or self.fault in ACCEPTING
         self._answer(wire, 'final dot', right)
-        self.accepted = self.step != 'final dot' or self.fault in (
-            'extra reply', 'extra octets', 'control characters',
-            'password echoed')
 
     def _read_message(self, wire, at_least=float('inf')):
         """Read up to the final dot, or only the first octets."""

@@ -4,8 +4,6 @@
 standard library's `email` parser in both of its forms: the modern one, which
 parses addresses and parameters itself, and the old one ("compat32"), which
 leaves that to functions of 2001. They have to find the same, and not complain.
-
-`compose` and `octets_of` alone know what smtp.build_message returns.
 """
 
 import contextlib
@@ -96,17 +94,11 @@ def lint(octets, utf8=False):
     for line in lines:
         assert not re.search(b'[\r\n\0]', line), f'CR, LF or NUL in {line!r}'
         assert len(line) <= 998, f'{len(line)} octets: {line[:60]!r}...'
-    header = lines[:lines.index(b'')]
-    assert utf8 or b''.join(header).isascii()
-    check_header([line.decode() for line in header])
-    assert all(line.isascii() for line in lines[len(header):])
-
-
-def check_header(lines):
-    """Check the lines of a header: names, order, folding, encoded-words."""
-    assert not lines[0].startswith((' ', '\t'))
+    end = lines.index(b'')
+    assert all(map(bytes.isascii, lines[end:] if utf8 else lines))
+    assert not lines[0].startswith((b' ', b'\t'))
     names = []
-    for line in lines:
+    for line in map(bytes.decode, lines[:end]):
         assert line.strip(' \t'), 'a line of spaces ends the header for some'
         if not line.startswith((' ', '\t')):
             found = re.match('([!-9;-~]+):(?: |$)', line)
@@ -161,10 +153,9 @@ def read(octets):
 def comparable(people):
     """Leave out of names and addresses what the modern parser gets wrong.
 
-    It takes the space between two encoded-words of a name for a part of it,
-    against RFC 2047 section 6.2 (up to Python 3.13), takes spaces that are
-    not ASCII off the ends of names, and takes the quotes off local parts that
-    need them, such as "a..b".
+    It keeps the space between two encoded-words of a name (RFC 2047 section
+    6.2), takes spaces beyond ASCII off the ends of names, and takes the quotes
+    off local parts that need them, such as "a..b".
     """
     return [(''.join(name.split()), address.replace('"', ''))
             for name, address in people]

@@ -1,9 +1,9 @@
 """A real mail server for the tests: Postfix, with Dovecot for the logins.
 
 It is as strict as its settings in data/postfix/ allow, and private: all of it
-is in one temporary folder, it listens on free ports of 127.0.0.1, and sends no
-mail anywhere. The shell that runs it reads from a pipe of ours: however the
-tests end, the pipe closes; then it stops the servers and removes the folder.
+is in one temporary folder, on free ports of 127.0.0.1. The shell that runs it
+reads from a pipe of ours: however the tests end, the pipe closes; then it
+stops the servers and removes the folder.
 """
 
 import contextlib
@@ -111,8 +111,8 @@ class RealServers:
             'the delivery')
         messages = {}
         for path in (self.folder / 'mail').glob('*/new/*'):
-            message = path.read_bytes()
-            to, = re.findall('(?m)^Delivered-To: (.*)$', message.decode())
+            message = path.read_bytes().replace(b'\n', b'\r\n')
+            to, = re.findall('(?m)^Delivered-To: (.*)\r$', message.decode())
             messages.setdefault(to, []).append(message)
             if last:
                 path.unlink()
@@ -131,10 +131,10 @@ def token(user, expires_in=3600, scope='SMTP.Send', padding=0):
 
 
 def cannot_run(reason):
-    """Skip the tests that need the servers, or fail if that is asked for."""
+    """Skip a test that needs other programs, or fail if that is asked for."""
     if os.environ.get('SMTP_TEST_REAL_SERVERS') == 'required':
-        pytest.fail(f'the real servers are required, but {reason}')
-    pytest.skip(f'no real servers: {reason}')
+        pytest.fail(f'required, but: {reason}')
+    pytest.skip(reason)
 
 
 @contextlib.contextmanager

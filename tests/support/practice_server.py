@@ -1,8 +1,7 @@
 """The practice server: aiosmtpd with Office 365's extensions and sentences.
 
-aiosmtpd speaks SMTP; two classes adapt it. PracticeSMTP is one connection: it
-rewords the replies and gives the refusals. PracticeServer is what all
-connections share: it decides about logins and keeps the messages.
+PracticeSMTP is one connection: it rewords the replies and gives the refusals.
+PracticeServer is what all share: it decides about logins and keeps messages.
 """
 
 import asyncio
