@@ -159,7 +159,7 @@ class Dialogue:
 def parse(text):
     """Read a dialogue; raise ValueError for a line that is of no kind."""
     settings, events, in_message = {}, [], False
-    text = re.sub(r'(.*)\{(\d+)\.\.(\d+)\}(.*)', lambda found: '\n'.join(
+    text = re.sub(r'(?m)^(.*)\{(\d+)\.\.(\d+)\}(.*)', lambda found: '\n'.join(
         f'{found[1]}{number}{found[4]}'
         for number in range(int(found[2]), int(found[3]) + 1)), text)
     for line in text.split('\n'):

@@ -2,8 +2,8 @@
 
 `serving(step, fault, ...)` offers STARTTLS, AUTH LOGIN, PIPELINING and SIZE
 and takes one message for three recipients. At `step` (one of STEPS) it does
-what `fault` says (a name in FAULTS, or such a function: it gets the server,
-the wire and the right reply), instead of or besides giving that reply.
+what `fault` says (a name in FAULTS, or a function of the server, the wire and
+the right reply), instead of or besides giving that reply.
 """
 
 import base64
@@ -11,7 +11,7 @@ import contextlib
 import os
 import select
 import time
-from itertools import chain, repeat
+from itertools import chain, cycle, repeat
 
 from support.wire import PATIENCE, Mismatch, Server
 
@@ -51,7 +51,7 @@ def refusal(server):
     return REFUSED.get(server.step, b'554 5.5.0 No')
 
 
-def closed(server, wire, right):
+def close(server, wire, right):
     """Hang up as one should, under TLS with its own goodbye."""
     if wire.secure and server.step != 'body':
         wire.socket.settimeout(2)
@@ -71,66 +71,30 @@ def reset(server, wire, right):
     raise Over
 
 
-def slowly(say, pause):
-    """Make a fault that keeps the client waiting, always with something."""
-    def fault(server, wire, right):
-        until = time.monotonic() + PATIENCE
-        for octets in say(server, right):
-            wire.send(octets)
-            if time.monotonic() > until or server.wait_until_gone(wire, pause):
-                raise Over
-    return fault
+def hang_up(server, wire, right):
+    """Have nothing more to say; the body is reset anyway."""
+    if server.step != 'body':
+        raise Over
 
 
-def octet_by_octet(server, right):
+def drip(server, right):
     """Send something all the time, never enough."""
     octets = b'\x16\x03\x03\x3f\xff' if server.step == 'TLS handshake' \
         else right[:3] + b'-'
-    return chain((bytes([octet]) for octet in octets), repeat(b'x'))
-
-
-def saying(octets, over=False):
-    """Make a fault that says something else; `over`: and hangs up."""
-    def fault(server, wire, right):
-        wire.send(octets if isinstance(octets, bytes) else
-                  octets(server, right))
-        if over and server.step != 'body':
-            raise Over
-    return fault
-
-
-def endless(line):
-    """Make a fault that begins the right reply, and does not end it."""
-    def fault(server, wire, right):
-        wire.send(right[:3] + b'-')
-        until = time.monotonic() + PATIENCE
-        block = (line % right[:3]) * 1000
-        with contextlib.suppress(OSError):
-            while time.monotonic() < until and not server.over.is_set():
-                wire.socket.sendall(block)
-        raise Over
-    return fault
+    for octet in chain(octets, repeat(ord('x'))):
+        yield from (bytes([octet]), DRIP)
 
 
 def wording(text):
     """Make a fault that gives the right reply in these words."""
-    return saying(lambda server, right: (
+    return lambda server, right: [
         b'250-' + text + b'\r\n' + right if b'\r\n250' in right  # its keywords
-        else right[:4] + text + b'\r\n'))
+        else right[:4] + text + b'\r\n']
 
 
-def then(*faults):
-    """Make a fault of several."""
-    def fault(server, wire, right):
-        for each in faults:
-            each(server, wire, right)
-    return fault
-
-
-def broken_tls(server, wire, right):
+def break_tls(server, wire, right):
     """Send octets past TLS, which are not a record of it."""
-    with contextlib.suppress(OSError):
-        os.write(wire.socket.fileno(), right)
+    os.write(wire.socket.fileno(), right)
     raise Over
 
 
@@ -140,50 +104,53 @@ def secret_challenge(server, right):
     text = f'{PASSWORD} {PASSWORD} {PASSWORD}? \x1b[31m\u202e'.encode()
     assert len(PASSWORD) % 3 == 0
     code = b'334 ' if server.step == 'password' else right[:4]
-    return code + base64.b64encode(text) + b'\r\n'
+    return [code + base64.b64encode(text) + b'\r\n']
 
 
-SILENT = slowly(lambda server, right: repeat(b''), 1)
-RIGHT = saying(lambda server, right: right)
-FOR_GOOD = saying(lambda server, right: refusal(server) + b'\r\n')
+# What the server does one after the other, or a function that returns that: it
+# sends octets, waits so many seconds, or calls a function.
+SILENT = repeat(1)
 FAULTS = {
-    'closed': closed,
-    'cut': cut,
-    'reset': reset,
+    'closed': [close],
+    'cut': [cut],
+    'reset': [reset],
     'silent': SILENT,
-    'drip': slowly(octet_by_octet, DRIP),
-    'line by line': slowly(
-        lambda server, right: repeat(right[:3] + b'-well\r\n'), 4 * DRIP),
-    'half a line': saying(lambda server, right: right[:len(right) // 2], True),
-    '4yz': saying(b'451 4.3.0 Not now\r\n'),
-    '421': saying(b'421 4.3.2 Shutting down\r\n', True),
-    '5yz': FOR_GOOD,
-    '5yz, then silent': then(FOR_GOOD, SILENT),
-    'unlisted 5yz': saying(b'571 5.5.0 No\r\n'),
-    'wrong success': saying(lambda server, right: (
-        f'{WRONG_SUCCESS.get(server.step, 250)} Ok\r\n'.encode())),
-    'HTTP': saying(HTTP, True),
-    'binary': saying(bytes(range(256)) + b'\r\n', True),
-    'codes differ': saying(lambda server, right: (
-        (b'250' if right[:3] == b'251' else b'251') + b'-Well\r\n' + right)),
-    'endless reply': endless(b'xxxx\r\n%s-'),
-    'endless line': endless(b'xxxx%s'),
-    'extra reply': saying(lambda server, right: right + (
-        b'250' if server.step == 'DATA' else right[:3]) + b' By the way\r\n'),
-    'extra octets': saying(lambda server, right: right + b'25'),
-    'bare LF': saying(lambda server, right: right.replace(b'\r\n', b'\n')),
-    'bare CR': saying(lambda server, right: right[:4] + b'\rxx' + right[4:]),
+    'drip': drip,
+    'line by line': lambda server, right: cycle(
+        [right[:3] + b'-well\r\n', 4 * DRIP]),
+    'half a line': lambda server, right: [right[:len(right) // 2], hang_up],
+    '4yz': [b'451 4.3.0 Not now\r\n'],
+    '421': [b'421 4.3.2 Shutting down\r\n', hang_up],
+    '5yz': lambda server, right: [refusal(server) + b'\r\n'],
+    '5yz, then silent': lambda server, right: chain(
+        [refusal(server) + b'\r\n'], SILENT),
+    'unlisted 5yz': [b'571 5.5.0 No\r\n'],
+    'wrong success': lambda server, right: [
+        f'{WRONG_SUCCESS.get(server.step, 250)} Ok\r\n'.encode()],
+    'HTTP': [HTTP, hang_up],
+    'binary': [bytes(range(256)) + b'\r\n', hang_up],
+    'codes differ': lambda server, right: [
+        (b'250' if right[:3] == b'251' else b'251') + b'-Well\r\n' + right],
+    'endless reply': lambda server, right: chain(
+        [right[:3] + b'-'], repeat((b'xxxx\r\n%s-' % right[:3]) * 1000)),
+    'endless line': lambda server, right: chain(
+        [right[:3] + b'-'], repeat((b'xxxx%s' % right[:3]) * 1000)),
+    'extra reply': lambda server, right: [right + (
+        b'250' if server.step == 'DATA' else right[:3]) + b' By the way\r\n'],
+    'extra octets': lambda server, right: [right + b'25'],
+    'bare LF': lambda server, right: [right.replace(b'\r\n', b'\n')],
+    'bare CR': lambda server, right: [right[:4] + b'\rxx' + right[4:]],
     'control characters': wording(NASTY),
-    'refused in control characters': saying(
-        lambda server, right: refusal(server)[:10] + NASTY + b'\r\n'),
+    'refused in control characters': lambda server, right: [
+        refusal(server)[:10] + NASTY + b'\r\n'],
     'password echoed': wording(ECHO),
-    'refused with the password': saying(
-        lambda server, right: refusal(server)[:10] + ECHO + b'\r\n'),
-    'password in base64': saying(secret_challenge),
-    'right, then closed': then(RIGHT, closed),
-    'right, then reset': then(RIGHT, reset),
-    'broken TLS': broken_tls,
-    'early refusal': saying(b'554 5.6.0 Enough\r\n'),
+    'refused with the password': lambda server, right: [
+        refusal(server)[:10] + ECHO + b'\r\n'],
+    'password in base64': secret_challenge,
+    'right, then closed': lambda server, right: [right, close],
+    'right, then reset': lambda server, right: [right, reset],
+    'broken TLS': [break_tls],
+    'early refusal': [b'554 5.6.0 Enough\r\n'],
 }
 ACCEPTING = ('extra reply', 'extra octets', 'control characters',
              'password echoed', 'right, then closed', 'right, then reset')
@@ -199,7 +166,6 @@ class Hostile(Server):
         """Listen."""
         super().__init__(listens=(step, fault) != ('connect', 'closed'))
         self.step, self.fault = step, fault
-        self.do_worst = FAULTS[fault] if isinstance(fault, str) else fault
         self.context, self.pipelining = context, pipelining
         self.lines, self.strange = [], []   # the commands, and unknown ones
         self.clear = b''                # what it heard before TLS
@@ -321,12 +287,23 @@ class Hostile(Server):
             wire.send(right)
             return
         self.reached = True
-        self.do_worst(self, wire, right)
+        acts, until = FAULTS.get(self.fault), time.monotonic() + PATIENCE
+        with contextlib.suppress(OSError):      # the client is gone
+            for act in acts(self, right) if callable(acts) else acts or [
+                    self.fault]:
+                if callable(act):
+                    act(self, wire, right)
+                elif isinstance(act, bytes):
+                    wire.socket.sendall(act)
+                elif self._wait_until_gone(wire, act):
+                    raise Over
+                if time.monotonic() > until or self.over.is_set():
+                    raise Over
         if step == 'body' and self.fault not in READING_ON:
             wire.reset()
             raise Over
 
-    def wait_until_gone(self, wire, seconds):
+    def _wait_until_gone(self, wire, seconds):
         """Wait for the client to hang up; what it says is noted."""
         if self.step == 'body':  # does not even listen
             return self.over.wait(seconds)
