@@ -120,9 +120,8 @@ class Bench:
     def send(self, client, mail, rtt=0):
         """Let a client send a mail; return the Run and what was seen."""
         arguments = client.arguments(mail, self.folder / 'script')
-        stdin = getattr(mail, client.stdin) if client.stdin else os.devnull
         self.network.rtt = rtt / 1000
-        run = launch(arguments, self.folder, stdin)
+        run = launch(arguments, self.folder, client.stdin.format(mail=mail))
         try:
             seen, message = self.network.session()
         except queue.Empty:

@@ -1,47 +1,6 @@
-r"""A small SMTP server that plays one dialogue from a text file, once.
+"""A small SMTP server that plays one dialogue from a text file, once.
 
-A dialogue is written as the RFCs write theirs, and as `smtp.py -v` prints its
-transcript, so that a transcript from the field can be pasted in as a test:
-
-    # What this dialogue shows, and where the RFC says so.
-    run: --auth plain                 further arguments of smtp.py
-    exit: 77                          its exit code (0 unless said otherwise)
-    says: credentials were incorrect  text, or a regular expression, that its
-                                      error holds (may be repeated)
-    not: too large                    the same for what it must not say
-    who: You                          whose turn it is after an error
-    prints: queued as 9F1             what is on its standard output
-    shows: S: 250 ok                  what is in the transcript of -v
-    hides: C: QUIT                    what is not in it
-    text: Hello Bob!                  a line of the text to send (repeated)
-    password: open sesame             the password that the masks stand for
-    token: practice-token             an access token in its place
-    begins: login                     leaves out what always comes first: up to
-                                      `tls`, `login`, `envelope` or `dot`, or
-                                      EHLO, where it offers nothing (`clear`)
-                                      or PIPELINING (`groups`)
-
-    S: 220 mail.example.com ESMTP     what the server sends
-    C: EHLO <name>                    what the client has to send, exactly
-    -- TLS begins                     the handshake, with the server's part
-    C: AUTH PLAIN ********            a masked secret: any line that fits, and
-                                      the test decodes and compares it
-    -- closes                         the server ends the connection (`resets`
-                                      cuts it, `says nothing` lets it wait)
-
-Consecutive `C:` lines are one pipelined group: the server answers only where
-the file says `S:`, and a client that talks on before the answer that the file
-has next is at fault. At the end of the file the client has to hang up.
-
-Within `C:` lines `<name>` is an address literal, and `<size>` (or a number
-after `SIZE=`) the octets of the message as it arrives afterwards. A line
-`<message>` is everything up to the final dot; in a message that is written out
-Date and Message-ID may have any value, and a narration line stands for lines
-left out. `{1..99}` repeats a line with each of these numbers. Within `S:`
-lines `\x1b`, `\u202e` and the like are those characters; a line that ends in
-`\n` ends in a bare LF, and one that ends in a backslash does not end at all.
-From two spaces and `# ` on a line is a comment, and `-- ` begins a narration
-line; both are there for the reader.
+How a dialogue is written is told in dialogues/README.md.
 """
 
 import base64
@@ -196,7 +155,7 @@ class Player(Server):
                          else dialogue)
         self.context = context
         self.played = []            # the dialogue as it went
-        self.mismatch = None        # what the client did otherwise
+        self.mismatch = '-- no client connects'     # or does otherwise
         self.message = None         # after 354, dots unstuffed, as bytes
         self.dot_received = False   # it came to its end
         self.invited = False        # a 354 is the last reply
@@ -204,12 +163,9 @@ class Player(Server):
         self.clear = ''             # what the client said outside TLS
         self.sizes = []             # what MAIL announced
 
-    def run(self):
+    def serve(self, wire):
         """Play all events, then wait for the client to hang up."""
-        wire = self.accept()
-        if wire is None:
-            self.mismatch = '-- no client connects'
-            return
+        self.mismatch = ''
         try:
             self._play(wire)
             if not wire.ended:
@@ -217,8 +173,6 @@ class Player(Server):
         except Exception as mismatch:   # a fault of ours must be seen, too
             self.mismatch = str(mismatch) or repr(mismatch)
             self.played += self.mismatch.split('\n')
-        finally:
-            wire.close()
 
     def _play(self, wire):
         """Play the events, each by its own few lines."""

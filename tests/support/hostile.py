@@ -176,24 +176,22 @@ class Hostile(Server):
         self.recipients = 0
 
     def run(self):
-        """Serve one connection."""
+        """Serve one connection, if connections are accepted at all."""
         if self.step == 'connect' and self.fault in ('closed', 'silent'):
-            self.reached = True  # connections are refused, or never accepted
+            self.reached = True
             self.over.wait(PATIENCE)
             self.listener.close()
-            return
-        wire = self.accept()
-        if wire is None:
-            return
-        try:
+        else:
+            super().run()
+
+    def serve(self, wire):
+        """Hold the dialogue."""
+        with contextlib.suppress(Over, Mismatch):
             self._answer(wire, 'connect', b'')
             self._answer(wire, 'greeting', b'220 mail.example.com ESMTP\r\n')
             while True:
                 self._hear(wire, wire.read_line())
-        except (Over, Mismatch):
-            pass
-        finally:
-            self._take(wire.close())
+        self._take(wire.close())
 
     def _hear(self, wire, line):
         """Answer one command."""

@@ -118,15 +118,19 @@ class Server(threading.Thread):
         if listens:
             self.listener.listen()
 
-    def accept(self):
-        """Return the connection; None when the client ends without one."""
+    def run(self):
+        """Serve a connection, until the client ends without one."""
+        wire = over = None
         with self.listener:
-            while True:
+            while not wire and not over:
                 over = self.over.is_set()  # it may have come and gone by now
                 with contextlib.suppress(OSError):
-                    return Wire(self.listener.accept()[0])
-                if over:
-                    return None
+                    wire = Wire(self.listener.accept()[0])
+        if wire:
+            try:
+                self.serve(wire)
+            finally:
+                wire.close()
 
     def __enter__(self):
         """Begin to serve."""

@@ -1,6 +1,6 @@
 """Every file in dialogues/ is a session that smtp.py has to hold.
 
-`support.dialogue` tells how such a file is written; what `smtp.py -v` printed
+dialogues/README.md tells how such a file is written; what `smtp.py -v` printed
 somewhere is one as it is.
 """
 
