@@ -58,14 +58,12 @@ class Mutant(NamedTuple):
 
 def pytest_runtest_setup(item):
     """Tell coverage which test runs; pytest has loaded this as a plugin."""
-    running = coverage.Coverage.current()
-    if running:
-        running.switch_context(item.nodeid)
+    coverage.Coverage.current().switch_context(item.nodeid)
 
 
 def pytest_runtest_logreport(report):
     """Note how long a test took that has passed."""
-    if report.when == 'call' and report.passed and 'MUTANTS' in os.environ:
+    if report.when == 'call' and report.passed:
         with open(os.environ['MUTANTS'], 'a', encoding='utf-8') as file:
             file.write(f'{report.duration:.3f} {report.nodeid}\n')
 

@@ -137,9 +137,8 @@ class Bench:
         except Failed as failure:
             self.notes.append(f'{client.name}: left out: {failure}')
             return False
-        no_quit = '' if seen[b'QUIT'] else 'hangs up without QUIT'
-        self.notes += [f'{client.name}: {note}'
-                       for note in (client.note, no_quit) if note]
+        notes = [client.note, '' if seen[b'QUIT'] else 'hangs up without QUIT']
+        self.notes += [f'{client.name}: {note}' for note in notes if note]
         return True
 
     def measure(self, rounds, cases, names):

@@ -81,8 +81,8 @@ def test_the_time_that_replies_took(play, monkeypatch):
     def slow(self, *where):
         self.over.wait(0.03)
         return answer(self, *where)
-    answer = dialogue.Player._answer
-    monkeypatch.setattr(dialogue.Player, '_answer', slow)
+    answer = dialogue.playing._answer
+    monkeypatch.setattr(dialogue.playing, '_answer', slow)
     result, _ = play(ONE_BY_ONE, '--explain')
     took = re.findall(r'(?m)^S: \d{3} .*?(?:  # |, )(\d+) ms$', result.err)
     assert sum(25 <= int(time) < 5000 for time in took) >= 10, result.err

@@ -1,7 +1,6 @@
 """The benchmark measures what it says; never how fast anything is."""
 
 import dataclasses
-import pathlib
 import subprocess
 import sys
 from unittest import mock
@@ -16,7 +15,6 @@ from benchmark import clients, measure, network
 from support import cli
 
 Case, Run = measure.Case, measure.Run
-TESTS = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -92,6 +90,7 @@ def test_the_memory_is_that_of_the_client_alone(tmp_path):
 def test_the_command_starts():
     """The script and the folder beside it have the same name."""
     pytest.importorskip('rich')
-    done = subprocess.run([sys.executable, str(TESTS / 'benchmark.py'), '-h'],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(cli.ROOT / 'tests' / 'benchmark.py'), '-h'],
+        capture_output=True, text=True)
     assert done.returncode == 0 and '--quick' in done.stdout, done.stderr

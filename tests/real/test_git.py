@@ -14,9 +14,9 @@ from support.post import ALICE, BOB, CAROL, HIDDEN, PASSWORD
 def git(folder):
     """A function that runs git in a repository with two commits to send."""
     env = cli.clean({
-        'HOME': str(folder), 'GIT_CONFIG_NOSYSTEM': '1', 'GIT_AUTHOR_NAME':
-        'Alice Ünal', 'GIT_AUTHOR_EMAIL': ALICE, 'GIT_COMMITTER_NAME': 'Alice',
-        'GIT_COMMITTER_EMAIL': ALICE, 'SMTP_PASSWORD': PASSWORD})
+        'GIT_AUTHOR_NAME': 'Alice Ünal', 'GIT_AUTHOR_EMAIL': ALICE,
+        'GIT_COMMITTER_NAME': 'Alice', 'GIT_COMMITTER_EMAIL': ALICE,
+        'GIT_CONFIG_NOSYSTEM': '1'}, folder, PASSWORD)
 
     def git(*args, code=0, stdin=b''):
         done = subprocess.run(['git', *args], cwd=folder, env=env, timeout=60,

@@ -23,11 +23,9 @@ def issued(authority, *names, valid=(None, None)):
 
 def named(common_name, organization=''):
     """Return the name of a subject."""
-    names = [x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)]
-    if organization:
-        names.insert(0, x509.NameAttribute(
-            x509.NameOID.ORGANIZATION_NAME, organization))
-    return x509.Name(names)
+    return x509.Name([x509.NameAttribute(kind, value) for kind, value in (
+        (x509.NameOID.ORGANIZATION_NAME, organization),
+        (x509.NameOID.COMMON_NAME, common_name)) if value])
 
 
 def self_made(subject, *alternatives, authority=None, key=None, ca=False,

@@ -93,15 +93,11 @@ def reach(port, ca_file='', timeout=10):
             str(timeout), *(['--ca-file', ca_file] if ca_file else [])]
 
 
-# ---------------------------------------------------------------- right here
-
-
 def call(*args, stdin=b'', tty=False, password=None, env=(), cwd=os.curdir):
     """Call `smtp.main(args)`.
 
-    `stdin` is what is in the pipe that is its standard input, or typed on a
-    terminal (`tty`); None: it is closed. `password` is for $SMTP_PASSWORD,
-    `env` has further variables, `cwd` is the current folder.
+    `stdin` is in the pipe that is its standard input, or typed at a terminal
+    (`tty`); None: it is closed. `password` is for $SMTP_PASSWORD.
     """
     out, err = io.BytesIO(), io.BytesIO()
     stdout = io.TextIOWrapper(out, 'utf-8')
@@ -146,15 +142,11 @@ def standard_input(octets, tty):
         thread.join(PATIENCE)
 
 
-# -------------------------------------------------------------- as a process
-
-
 def start(*args, stdin=subprocess.DEVNULL, shell='', password=None, env=(),
           cwd=os.curdir, **more):
     """Start smtp.py without a terminal; `ended` returns its Result.
 
-    `shell` has redirections by a shell, such as '>&- 2>/dev/full'; the others
-    are those of `call` and of Popen.
+    `shell` has redirections by a shell, such as '>&- 2>/dev/full'.
     """
     command = [sys.executable, str(PROGRAM), *args]
     if shell:
@@ -195,9 +187,6 @@ def wait_until(condition, what='that'):
     while not condition():
         assert time.monotonic() < until, f'it never came to {what}'
         time.sleep(0.005)
-
-
-# ------------------------------------------------------------- at a terminal
 
 
 class Person:
@@ -255,11 +244,8 @@ class Person:
         self.enters(text)
 
     def is_read(self):
-        """Wait until the program has read everything, and waits for more.
-
-        What is on the screen says nothing: the terminal echoes it, and a key
-        that comes between a prompt and its reading can get lost.
-        """
+        """Wait until the program has read everything, and waits for more."""
+        # A key that comes between a prompt and its reading can get lost.
         import fcntl  # Windows has neither of these
         import termios
         process = self.child.pid

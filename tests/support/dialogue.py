@@ -145,7 +145,7 @@ def parse(text):
     return Dialogue(settings, events)
 
 
-class Player(Server):
+class playing(Server):
     """Plays a dialogue to the one client that connects."""
 
     def __init__(self, dialogue, context, host='127.0.0.1'):
@@ -267,9 +267,6 @@ class Player(Server):
         """Return how the session went, beside how it should have gone."""
         expected = [event.line for event in self.dialogue.events]
         return '\n'.join(difflib.ndiff(expected, self.played))
-
-
-playing = Player
 
 
 def octets_of(text):

@@ -18,6 +18,7 @@ from support.wire import PATIENCE, Mismatch, Server
 STEPS = ('connect', 'greeting', 'EHLO', 'STARTTLS', 'TLS handshake',
          'EHLO again', 'AUTH', 'user name', 'password', 'MAIL', 'first RCPT',
          'middle RCPT', 'last RCPT', 'DATA', 'body', 'final dot', 'QUIT')
+RCPTS = STEPS[10:13]
 ENVELOPE_ON = STEPS[STEPS.index('MAIL'):]
 RECIPIENTS = ('bob@example.org', 'carol@example.org', 'dave@example.org')
 BODY_BEFORE = 65536   # octets of the body that arrive before a fault there
@@ -32,7 +33,6 @@ ECHO = f'{PASSWORD} '.encode() + base64.b64encode(PASSWORD.encode())
 HTTP = (b'HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n\r\n'
         b'<html><body><h1>400 Bad Request</h1></body></html>\r\n')
 
-RCPTS = ('first RCPT', 'middle RCPT', 'last RCPT')
 # A reply code of success that is not the one that the step asks for; at all
 # other steps it is 250.
 WRONG_SUCCESS = {**dict.fromkeys(['EHLO', 'EHLO again'], 220),
@@ -159,7 +159,7 @@ REFUSALS = ('4yz', '421', '5yz', 'unlisted 5yz',
             'refused in control characters', 'refused with the password')
 
 
-class Hostile(Server):
+class serving(Server):
     """The server, at 127.0.0.1; during a `with` block it serves."""
 
     def __init__(self, step, fault, context, pipelining=True):
@@ -310,6 +310,3 @@ class Hostile(Server):
         octets = wire.receive()
         wire.buffer += octets
         return not octets
-
-
-serving = Hostile

@@ -208,10 +208,9 @@ def composed(info, text='Hello\n', **extras):
 
 def fields(octets, name):
     """Return the values of a field, unfolded (RFC 5322 section 2.2.3)."""
-    header = octets.partition(b'\r\n\r\n')[0].decode() + '\r\n'
+    header = octets.partition(b'\r\n\r\n')[0].decode()
     unfolded = re.sub('\r\n(?=[ \t])', '', header)
-    return [line.partition(':')[2][1:] for line in unfolded.split('\r\n')
-            if line.lower().startswith(name.lower() + ':')]
+    return re.findall(f'(?im)^{name}: ?(.*?)\r?$', unfolded)
 
 
 def meant(octets):

@@ -157,9 +157,8 @@ class PracticeSMTP(SMTP):
 class PracticeServer(Controller):
     """A server on a free port of 127.0.0.1, called localhost; `with` runs it.
 
-    A client needs `host`, `port` and `ca_file`. What arrived is in the list
-    `messages`; `given` is the first Refusal that was given. `folder` is
-    temporary. With `drop_after_dot` it closes the connection instead of
+    What arrived is in the list `messages`; `given` is the first Refusal that
+    was given. With `drop_after_dot` it closes the connection instead of
     answering the final dot; the message has arrived all the same.
     """
 

@@ -10,8 +10,8 @@ DATA = pathlib.Path(__file__).resolve().parents[1] / 'data'
 def read(name):
     """Return the cases of a table: (name, values), in their order.
 
-    `key = value`, a value may go on in indented lines; `#` begins a comment
-    at the start of a line only, and everything else stands for itself.
+    A value may go on in indented lines; `#` begins a comment at the start of
+    a line only, and everything else stands for itself.
     """
     parser = configparser.ConfigParser(
         interpolation=None, delimiters=('=',), comment_prefixes=('#',))
