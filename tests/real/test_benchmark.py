@@ -44,11 +44,9 @@ def test_work_and_round_trips_are_measured(bench):
 
 
 @pytest.mark.parametrize('change, reason', [
-    (('add_attachment(open(attachment, \'rb\').read()',
-      'add_attachment(open(attachment, \'rb\').read()[:-1]'), 'attachment'),
+    (("'rb').read()", "'rb').read()[:-1]"), 'attachment'),
     (('.read())', '.read()[:-9])'), 'text'),
-    (('send_message(message)', 'send_message(message, to_addrs=recipients[0])'
-      ), 'the same work'),
+    (('(message)', '(message, to_addrs=recipients[0])'), 'the same work'),
     (('send_message(message)', 'noop()'), 'sent nothing'),
     (('import smtplib', 'exit("no such luck")'), 'no such luck')])
 def test_who_does_not_do_the_work_is_left_out(bench, change, reason):

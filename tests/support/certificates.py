@@ -32,9 +32,7 @@ def self_made(subject, *alternatives, authority=None, key=None, ca=False,
               valid=(NOW - DAY, NOW + DAY)):
     """Return a certificate that trustme would not make, and its key.
 
-    `authority` is one of trustme, or what this returned for one (`ca`);
-    without one, the certificate is signed by itself. An alternative name
-    that is a text is a DNS name.
+    Its authority is one of trustme or such a pair; else it signs itself.
     """
     key = key or ec.generate_private_key(ec.SECP256R1())
     if isinstance(authority, trustme.CA):

@@ -93,17 +93,13 @@ def reach(port, ca_file='', timeout=10):
             str(timeout), *(['--ca-file', ca_file] if ca_file else [])]
 
 
-def call(*args, stdin=b'', tty=False, password=None, env=(), cwd=os.curdir):
-    """Call `smtp.main(args)`.
-
-    `stdin` is in the pipe that is its standard input, or typed at a terminal
-    (`tty`); None: it is closed. `password` is for $SMTP_PASSWORD.
-    """
+def call(*args, stdin=b'', password=None, env=(), cwd=os.curdir):
+    """Call `smtp.main(args)`; `stdin` comes through a pipe."""
     out, err = io.BytesIO(), io.BytesIO()
     stdout = io.TextIOWrapper(out, 'utf-8')
     stderr = io.TextIOWrapper(err, 'utf-8', 'backslashreplace')
     env = clean(env, cwd, password)
-    with standard_input(stdin, tty) as source, \
+    with standard_input(stdin) as source, \
             pytest.MonkeyPatch.context() as patched, \
             mock.patch.dict(os.environ, env, clear=True), \
             mock.patch.multiple(sys, argv=[str(PROGRAM), *args], stdin=source,
@@ -119,27 +115,18 @@ def call(*args, stdin=b'', tty=False, password=None, env=(), cwd=os.curdir):
 
 
 @contextlib.contextmanager
-def standard_input(octets, tty):
-    """Make a pipe, or a terminal, with these octets in it."""
-    if octets is None:
-        yield None
-        return
-    read, write = reversed(os.openpty()) if tty else os.pipe()
-    pipe = open(write, 'wb', buffering=0)
+def standard_input(octets):
+    """Make a pipe with these octets in it."""
+    read, write = os.pipe()
 
     def feed():
-        with contextlib.suppress(BrokenPipeError):
-            rest = memoryview(octets)
-            while rest:
-                rest = rest[pipe.write(rest):]
-        if not tty:     # what was typed would be lost with its terminal
-            pipe.close()
+        with contextlib.suppress(BrokenPipeError), open(write, 'wb') as pipe:
+            pipe.write(octets)
     thread = threading.Thread(target=feed, daemon=True)
     thread.start()
-    with contextlib.closing(pipe):
-        with open(read, encoding='utf-8') as source:
-            yield source
-        thread.join(PATIENCE)
+    with open(read, encoding='utf-8') as source:
+        yield source
+    thread.join(PATIENCE)
 
 
 def start(*args, stdin=subprocess.DEVNULL, shell='', password=None, env=(),

@@ -5,6 +5,7 @@ How a dialogue is written is told in dialogues/README.md.
 
 import base64
 import binascii
+import contextlib
 import dataclasses
 import difflib
 import pathlib
@@ -241,15 +242,10 @@ class playing(Server):
             end += 1
         cut_off = events[end].kind != 'C'   # the file ends within the message
         sent = []
-        while not self.dot_received:
-            try:
-                line = wire.read_line()
-            except HungUp:
-                if cut_off:
-                    break
-                raise
-            self.dot_received = line == '.'
-            sent += [line] * (not self.dot_received)
+        with contextlib.suppress(HungUp if cut_off else ()):
+            for line in iter(wire.read_line, '.'):
+                sent.append(line)
+            self.dot_received = True
         self.message = b''.join(
             line[line.startswith('.'):].encode() + b'\r\n' for line in sent)
         written = events[position:end]

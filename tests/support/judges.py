@@ -68,9 +68,9 @@ class Mail(typing.NamedTuple):
 
 def compose(info, text='Hello\n', **extras):
     """Build a message from INFO and `info`; a value of None takes one away."""
-    fields = {key: value for key, value in {**INFO, **info}.items()
-              if value is not None}
-    return smtp.build_message(fields, text, **extras)
+    return smtp.build_message({
+        key: value for key, value in {**INFO, **info}.items()
+        if value is not None}, text, **extras)
 
 
 def octets_of(message):

@@ -101,10 +101,7 @@ class RealServers:
                 str(self.folder / 'auth'))
 
     def delivered(self, last=False):
-        """Wait until nothing is queued; return, and `last` remove, what came.
-
-        Postfix answers the final dot when the message is in the queue.
-        """
+        """Wait for the delivery; return, and `last` remove, what came."""
         cli.wait_until(lambda: not any(     # from one to the next it moves
             names for queue in ('incoming', 'active', 'deferred')
             for _, _, names in os.walk(self.folder / 'queue' / queue)),
