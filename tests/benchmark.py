@@ -11,9 +11,8 @@
 It needs a Unix system, and measures those of curl, swaks, msmtp, s-nail, and
 scripts with smtplib, aiosmtplib and nodemailer ($NODE_PATH) that it finds. All
 do the same work: TLS by STARTTLS with the certificate verified, AUTH LOGIN, a
-subject in UTF-8, the same attachment; the whole mail must arrive. One more
-client, the floor, is written by hand for this purpose alone: it gets a
-finished message, and does only what SMTP asks for.
+subject in UTF-8, the same attachment; the whole mail must arrive. The floor,
+a script for this purpose alone, does only what SMTP asks for.
 
 - A round trip is one time that the client goes on after it had to wait for
   the server: SYN, the ACK that brings the greeting, EHLO and so on to QUIT.

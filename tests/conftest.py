@@ -1,5 +1,6 @@
 """Fixtures for every test: callers of smtp.py, servers, certificates."""
 
+import contextlib
 import functools
 import os
 import signal
@@ -10,13 +11,12 @@ import trustme
 from hypothesis import HealthCheck, settings
 
 from support import certificates, cli, dialogue
-from support import post as posts
+from support.post import Post
 
 for name, count in ('default', 100), ('thorough', 5000):
     settings.register_profile(name, max_examples=count, deadline=None,
                               suppress_health_check=list(HealthCheck))
 settings.load_profile('default')
-
 
 
 def pytest_configure(config):
@@ -52,15 +52,13 @@ def run(folder):
 @pytest.fixture
 def start(folder):
     """A function that starts smtp.py as a process: see cli.start."""
-    processes = []
-
-    def start(*args, **more):
-        processes.append(cli.start(*args, **{'cwd': folder, **more}))
-        return processes[-1]
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+    with contextlib.ExitStack() as ends:
+        def start(*args, **more):
+            process = cli.start(*args, cwd=folder, **more)
+            ends.callback(process.communicate)
+            ends.callback(process.kill)
+            return process
+        yield start
 
 
 @pytest.fixture
@@ -68,14 +66,12 @@ def sit(folder):
     """A function that sits someone at a terminal: see cli.Person."""
     if not hasattr(cli.pexpect, 'spawn'):
         pytest.skip('needs pexpect, and a system with terminals')
-    people = []
-
-    def sit(*args, **more):
-        people.append(cli.Person(*args, **{'cwd': folder, **more}))
-        return people[-1]
-    yield sit
-    for person in people:
-        person.leaves()
+    with contextlib.ExitStack() as ends:
+        def sit(*args, **more):
+            person = cli.Person(*args, cwd=folder, **more)
+            ends.callback(person.child.close, force=True)
+            return person
+        yield sit
 
 
 @pytest.fixture(scope='session')
@@ -108,11 +104,10 @@ def play(call, ca_file, server_context):
     def play(told, *args, as_written=True, context=server_context, **more):
         if isinstance(told, str):
             told = dialogue.parse(told)
-        more.setdefault('password', told.setting(
-            'password', '' if 'token' in told.settings else dialogue.PASSWORD))
-        if 'token' in told.settings:
-            more['env'] = {'SMTP_ACCESS_TOKEN': told.setting('token'),
-                           **more.get('env', {})}
+        token = told.setting('token', None)
+        more = {'password': told.setting(
+            'password', dialogue.PASSWORD if token is None else ''), **more,
+                'env': {'SMTP_ACCESS_TOKEN': token, **more.get('env', {})}}
         with dialogue.playing(told, context) as player:
             result = call(*cli.reach(player.port, ca_file),
                           *told.arguments(), *args, **more)
@@ -126,16 +121,15 @@ def play(call, ca_file, server_context):
 @pytest.fixture(scope='module')
 def practice():
     """A practice server for all the tests of a module."""
-    with posts.PracticeServer() as server:
-        yield posts.Post(server)
+    with Post() as server:
+        yield server
 
 
 @pytest.fixture
 def post(practice):
     """The practice server, with nothing in it, and willing."""
     practice.accept()
-    yield practice
-    practice.accept()
+    return practice
 
 
 @pytest.fixture
@@ -148,10 +142,7 @@ def closed_port():
 
 @pytest.fixture
 def lookup(monkeypatch):
-    """A function that decides how names are looked up, and lists them.
-
-    It takes an error to raise, or (host, port) pairs to return.
-    """
+    """A function: look-ups raise this, or find these; it lists the names."""
     def decide(outcome):
         asked = []
 

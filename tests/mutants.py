@@ -58,14 +58,12 @@ class Mutant(NamedTuple):
 
 def pytest_runtest_setup(item):
     """Tell coverage which test runs; pytest has loaded this as a plugin."""
-    running = coverage.Coverage.current()
-    if running:
-        running.switch_context(item.nodeid)
+    coverage.Coverage.current().switch_context(item.nodeid)
 
 
 def pytest_runtest_logreport(report):
     """Note how long a test took that has passed."""
-    if report.when == 'call' and report.passed and 'MUTANTS' in os.environ:
+    if report.when == 'call' and report.passed:
         with open(os.environ['MUTANTS'], 'a', encoding='utf-8') as file:
             file.write(f'{report.duration:.3f} {report.nodeid}\n')
 
@@ -104,14 +102,13 @@ def find(source):
 
 def choose(source, seed, count):
     """Choose some mutants that compile."""
-    mutants = list(find(source))
+    mutants, chosen = list(find(source)), []
     random.Random(seed).shuffle(mutants)
-    chosen = []
     while mutants and len(chosen) < count:
+        mutant = mutants.pop()
         with contextlib.suppress(SyntaxError):
-            compile(mutants[-1].of(source), 'smtp.py', 'exec')
-            chosen.append(mutants[-1])
-        mutants.pop()
+            compile(mutant.of(source), 'smtp.py', 'exec')
+            chosen.append(mutant)
     return sorted(chosen)
 
 

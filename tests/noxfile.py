@@ -10,8 +10,8 @@ import shutil
 import nox
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PYTHONS = [f'3.{minor}' for minor in range(9, 15)]
-FOUND = [python for python in PYTHONS if shutil.which(f'python{python}')]
+FOUND = [f'3.{minor}' for minor in range(9, 15)
+         if shutil.which(f'python3.{minor}')]
 
 
 @nox.session(python=FOUND or None)

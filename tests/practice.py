@@ -8,16 +8,12 @@
     python tests/practice.py --drop-after-dot         was it sent, or not?
     python tests/practice.py --serve                  wait for your own mail
 
-The server is aiosmtpd, with the extensions and the sentences of Office 365.
-It keeps what it receives in memory, and its certificate comes from an
-authority (trustme) that lives in a temporary folder until the program ends.
+The server is aiosmtpd, with the extensions and the sentences of Office 365,
+and a certificate from an authority that is gone when the program ends.
 Options after -- are for smtp.py: practice.py -- --cc carol@example.org
 
 A run ends with what arrived, compared with what smtp.py reported. Exit code
 0: smtp.py was right, whether it sent, refused to or failed; 1: it was wrong.
-
-The server is in support/practice_server.py; the letters, how they are shown
-and what must arrive of them are in support/letters.py.
 """
 
 import argparse
@@ -115,13 +111,12 @@ def list_refusals():
     """Print the table of refusals, a line each."""
     table = refusals.named_refusals()
     width = max(map(len, table))
-    lines = []
-    for name, one in table.items():
-        reply = letters.printable(one.reply.replace('\r\n', ' '))
-        lines.append(f'{name:{width}} {one.step:8} {reply}'[:79])
-    lines += ['', f'Next: {typed(sys.executable)} {typed(__file__)} '
-              '--refuse NAME']
-    print('\n'.join(lines))    # in one piece: a reader may stop early
+    lines = [f'{name:{width}} {one.step:8} '
+             + letters.printable(one.reply.replace('\r\n', ' '))
+             for name, one in table.items()]
+    follow = f'{typed(sys.executable)} {typed(__file__)} --refuse NAME'
+    # in one piece: a reader may stop early
+    print('\n'.join([*(line[:79] for line in lines), '', f'Next: {follow}']))
     return 0
 
 
@@ -133,7 +128,7 @@ def ask_to_install():
     if sys.prefix == sys.base_prefix:  # and few systems allow pip there
         print(f'{python} -m venv .venv', file=sys.stderr)
         python = os.path.join(
-            '.venv', *(['Scripts'] if os.name == 'nt' else ['bin']), 'python')
+            '.venv', 'Scripts' if os.name == 'nt' else 'bin', 'python')
     requirements = typed(TESTS / 'practice-requirements.txt')
     print(f'{python} -m pip install -q -r {requirements}\n'
           f'{python} {typed(__file__)}', file=sys.stderr)
@@ -185,7 +180,7 @@ def judge(server, letter, code, printed, complete):
     Without a letter, as after other options, only what smtp.py reports and
     what happened must agree. Complete output includes standard error.
     """
-    arrived, owed = len(server.messages), server.refused_with()
+    arrived, owed = len(server.messages), server.given
     expected = (owed.exit if owed else
                 74 if server.drop_after_dot and arrived else
                 0 if letter and code != 130 else code)
@@ -217,7 +212,7 @@ def result(server, code, options):
         if server.messages and options.more
         else 'everything arrived intact.' if server.messages
         else f'nothing arrived, and exit code {code} is right for this reply.'
-        if server.refused_with() else 'nothing arrived, as reported.')
+        if server.given else 'nothing arrived, as reported.')
 
 
 def parse_arguments(arguments):

@@ -1,14 +1,11 @@
-"""The programs that the benchmark compares, and how each of them is called.
-
-All do the same work; where one cannot, its note says so. The scripts are what
-the manual of the library suggests, no more.
-"""
+"""The programs that the benchmark compares; the scripts are by the manuals."""
 
 import base64
 import dataclasses
 import email.message
 import email.policy
 import functools
+import os
 import pathlib
 import shlex
 import shutil
@@ -62,7 +59,7 @@ class Client:
     attach: str = ''                    # added where there is an attachment
     each: str = '{to}'                  # added for each recipient
     script: str = ''
-    stdin: str = ''                     # which file of the Mail to read
+    stdin: str = os.devnull             # which file to read
     note: str = ''                      # where its work differs
 
     def arguments(self, mail, script):
@@ -137,20 +134,6 @@ asyncio.run(aiosmtplib.send(
     username='alice@example.com', password=os.environ['SMTP_PASSWORD']))
 """
 
-NODEMAILER_SCRIPT = """
-const [host, port, authority, text, attachment, ...to] = process.argv.slice(2)
-const fs = require('fs')
-require('nodemailer').createTransport({
-  host, port, secure: false, requireTLS: true, name: 'client.example.com',
-  auth: {user: 'alice@example.com', pass: process.env.SMTP_PASSWORD},
-  authMethod: 'LOGIN', tls: {ca: fs.readFileSync(authority)}
-}).sendMail({
-  from: 'alice@example.com', to, subject: 'Grüße aus dem Labor',
-  text: fs.readFileSync(text, 'utf-8'),
-  attachments: attachment ? [{path: attachment}] : []
-})
-"""
-
 READY = 'gets the finished message'
 UNENCODED = 'encodes no header field: gets the subject encoded'
 PYTHON = shlex.quote(sys.executable)
@@ -175,21 +158,22 @@ PEERS = [
            f'--to {{to}} --header "Subject: {ENCODED}" '
            '--body @{mail.text}', '--attach @{mail.attachment}', '',
            note=UNENCODED + '; does not compare the host name'),
-    Client('nodemailer', 'node' + SCRIPT, script=NODEMAILER_SCRIPT),
+    Client('nodemailer', 'node' + SCRIPT, script=pathlib.Path(
+        __file__).with_name('nodemailer.js').read_text('utf-8')),
     Client('smtplib script', PYTHON + SCRIPT, script=SMTPLIB_SCRIPT),
     Client('aiosmtplib script', PYTHON + SCRIPT, script=AIOSMTPLIB_SCRIPT),
     Client('msmtp', 'msmtp --host={mail.host} --port={mail.port} --tls '
            '--tls-trust-file={mail.authority} --auth=login '
            '--user=alice@example.com --passwordeval="echo wonderland" '
            '--domain=client.example.com --from=alice@example.com --',
-           stdin='finished', note=READY),
+           stdin='{mail.finished}', note=READY),
     Client('s-nail', 's-nail -:/ -S v15-compat -S smtp-use-starttls '
            '-S mta=smtp://alice%40example.com:wonderland@'
            '{mail.host}:{mail.port} -S smtp-auth=login -S tls-verify=strict '
            '-S tls-ca-file={mail.authority} -S tls-ca-no-defaults '
            '-S sendwait -S from=alice@example.com '
            f'-S hostname=client.example.com -s "{SUBJECT}"',
-           '-a {mail.attachment}', stdin='text'),
+           '-a {mail.attachment}', stdin='{mail.text}'),
 ]
 
 

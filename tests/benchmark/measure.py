@@ -120,9 +120,8 @@ class Bench:
     def send(self, client, mail, rtt=0):
         """Let a client send a mail; return the Run and what was seen."""
         arguments = client.arguments(mail, self.folder / 'script')
-        stdin = getattr(mail, client.stdin) if client.stdin else os.devnull
         self.network.rtt = rtt / 1000
-        run = launch(arguments, self.folder, stdin)
+        run = launch(arguments, self.folder, client.stdin.format(mail=mail))
         try:
             seen, message = self.network.session()
         except queue.Empty:
@@ -138,9 +137,8 @@ class Bench:
         except Failed as failure:
             self.notes.append(f'{client.name}: left out: {failure}')
             return False
-        no_quit = '' if seen[b'QUIT'] else 'hangs up without QUIT'
-        self.notes += [f'{client.name}: {note}'
-                       for note in (client.note, no_quit) if note]
+        notes = [client.note, '' if seen[b'QUIT'] else 'hangs up without QUIT']
+        self.notes += [f'{client.name}: {note}' for note in notes if note]
         return True
 
     def measure(self, rounds, cases, names):

@@ -26,9 +26,8 @@ REPLIES = {
 class Network:
     """A server, with and without a delay between it and the clients.
 
-    `near` and `far` are what a client connects to. `rtt` is the delay both
-    ways, in seconds; `trips` counts the round trips of the latest session
-    that was delayed.
+    `near` and `far` are what a client connects to. `rtt` is the delay of `far`
+    both ways, in seconds; `trips` counts the round trips of its last session.
     """
 
     def __init__(self, folder, authority):
@@ -37,7 +36,8 @@ class Network:
         authority.issue_cert('localhost').configure_cert(self.context)
         authority.cert_pem.write_to_path(str(folder / 'authority.pem'))
         self.rtt, self.trips = 0, 0
-        self.memory, self.sessions = bytearray(LARGEST), queue.Queue()
+        self.sessions = queue.Queue()
+        self.memory = bytearray(LARGEST)    # made once: clients must be slower
         self.near = 'localhost', self.start(self.serve)
         self.far = 'localhost', self.start(self.relay)
 
@@ -54,11 +54,9 @@ class Network:
         return listener.getsockname()[1]
 
     def relay(self, client):
-        """Pass the octets of a client on to the server, and back, but later.
-
-        This cannot delay connecting; so the greeting waits for that, too.
-        """
-        # SYN and SYN-ACK, then the ACK that lets the server speak.
+        """Pass the octets of a client on to the server and back, but later."""
+        # SYN, its answer, and the ACK that lets the server speak cannot be
+        # delayed: the greeting waits for them, too.
         self.trips, waited = 2, False
         time.sleep(1.5 * self.rtt)
         with socket.create_connection(self.near) as server:
@@ -85,12 +83,7 @@ class Network:
                         target.shutdown(socket.SHUT_WR)
 
     def serve(self, sock):
-        """Speak with a client until QUIT, and keep what it did.
-
-        The server must be faster than every client, or the benchmark would
-        measure the server. So it reads the message into memory that is used
-        again and again, to be checked when the client has ended.
-        """
+        """Speak with a client until QUIT, and keep what it did."""
         seen = collections.Counter()            # commands, by their verb
         try:
             self.converse(sock, seen, b'220 sink\r\n', b'STARTTLS')
@@ -135,11 +128,7 @@ class Network:
         return bytes(self.memory[end + 5:octets])
 
     def session(self):
-        """Return what the latest session did, and its message.
-
-        Raises:
-            queue.Empty: there was none with a message.
-        """
+        """Return what the last session did and its message, or raise Empty."""
         seen = {}
         while not seen.get('octets'):   # skip clients that failed
             seen = self.sessions.get(timeout=2)

@@ -160,10 +160,10 @@ def receive(old=b'x' * 99, new=b''):
     return practice_server.Received(
         'alice@example.com', ('bob@example.org',), message.replace(
             '\n', '\r\n').encode().replace(old, new),
-        practice_server.USER, '', ())
+        practice_server.USER, ())
 
 
-GREY = {'messages': [], 'refused_with': lambda: TABLE['greylisted']}
+GREY = {'messages': [], 'given': TABLE['greylisted']}
 DROP, NOTHING = {'drop_after_dot': True}, {'messages': []}
 
 
@@ -194,8 +194,8 @@ DROP, NOTHING = {'drop_after_dot': True}, {'messages': []}
 def test_the_judge(code, printed, server, complaint):
     """What was reported, and what happened."""
     server = types.SimpleNamespace(**{
-        'messages': [receive()], 'drop_after_dot': False,
-        'refused_with': lambda: None, **server})
+        'messages': [receive()], 'drop_after_dot': False, 'given': None,
+        **server})
     faults = practice.judge(server, letters.EASY, code, printed, True)
     assert bool(faults) == bool(complaint)
     assert not faults or any(one.startswith(complaint) for one in faults)
@@ -275,7 +275,7 @@ def test_outside_tls_it_offers_no_login(client):
 
 def test_421_reaches_the_client_before_the_connection_ends(client):
     """Even though the client has sent more than was read."""
-    client.practice.refusals['mail'] = '421 4.3.2 Bye'
+    client.practice.refuse('mail=421 4.3.2 Bye')
     client.login('alice@example.com', 'open-sesame')
     client.send('MAIL FROM:<alice@example.com>\r\n' + 9999 * 'NOOP\r\n'
                 + 'QUIT\r\n')

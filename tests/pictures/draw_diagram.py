@@ -3,8 +3,7 @@
     python smtp.py ... -v 2> session.txt
     python tests/pictures/draw_diagram.py session.txt > session.mmd
 
-A file of tests/dialogues works as well, as far as it goes. The message is one
-arrow, and what happens inside TLS has a background of its own.
+A file of tests/dialogues works as well. The message is one arrow.
 """
 
 import re
@@ -14,36 +13,26 @@ START = '''\
 sequenceDiagram
     participant C as Client
     participant S as Server'''
-BEFORE = {'C': '    C->>S: ', 'S': '    S-->>C: ', 'TLS':
+BEFORE = {'C:': '    C->>S: ', 'S:': '    S-->>C: ', '--':
           '    rect rgb(128, 192, 128, 0.2)\n    note over C,S: '}
 ENTITIES = {ord(character): f'#{ord(character)};' for character in '#;<>{}"'}
-
-
-def read_events(lines):
-    """Yield (who, text): who is C, S, or TLS for the start of encryption."""
-    in_message = False
-    for line in lines:
-        found = re.match(r'([CS]):(?: (.*?))?(?: {2,}# .*)?$', line.rstrip())
-        if found:
-            who, text = found[1], found[2] or ''
-            if who == 'C' and in_message:
-                in_message = text != '.'
-                if in_message:
-                    continue
-            yield who, text
-            if who == 'S' and text.startswith('354'):
-                yield 'C', '(the message)'
-                in_message = True
-        elif line.startswith('-- TLS begins'):
-            yield 'TLS', line[3:].strip()
+LINE = re.compile(r'(C:|S:|--(?= TLS begins))(?: (.*?))?(?: {2,}# .*)?$')
 
 
 def draw(lines):
     """Return the diagram of a session."""
-    drawn, encrypted = [START], False
-    for who, text in read_events(lines):
-        encrypted |= who == 'TLS'
+    drawn, encrypted, in_message = [START], False, False
+    for found in filter(None, (LINE.match(line.rstrip()) for line in lines)):
+        who, text = found.groups('')
+        encrypted |= who == '--'
+        if who == 'C:' and in_message:
+            in_message = text != '.'
+            if in_message:
+                continue
         drawn.append(BEFORE[who] + (text.translate(ENTITIES) or ' '))
+        if who == 'S:' and text.startswith('354'):
+            drawn.append(BEFORE['C:'] + '(the message)')
+            in_message = True
     return '\n'.join([*drawn, *['    end'] * encrypted, ''])
 
 

@@ -2,8 +2,7 @@
 
     python tests/pictures/draw_session.py
 
-What differs from run to run (dates, identifiers, times) is replaced, so that
-a fresh session has the same text. Drawing needs the package rich.
+What differs from run to run is replaced. It needs the package rich.
 """
 
 import html

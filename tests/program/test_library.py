@@ -126,7 +126,7 @@ def test_all_is_documented():
     ('drop', {}, 'SMTPDeliveryUnknown', 74)], ids=str)
 def test_errors(refusal, extras, kind, code, post):
     """Each has its class and code, names no option, pickles and copies."""
-    post.server.drop_after_dot = refusal == 'drop'
+    post.drop_after_dot = refusal == 'drop'
     post.refuse(*[refusal] * (refusal not in ('', 'drop')))
     with pytest.raises(smtp.SMTPException) as caught:
         send(post, **extras)
@@ -135,7 +135,7 @@ def test_errors(refusal, extras, kind, code, post):
     assert len(post.messages) == (refusal == 'drop')
     assert not re.search('(?<!xn)--', str(error))
     checks.hidden(checks.all_of(error), PASSWORD, TOKEN)
-    if post.server.refusals and kind != 'SMTPProtocolError':
+    if post.refusals and kind != 'SMTPProtocolError':
         assert '\r\n'.join(error.reply.lines) == parse_refusal(refusal).reply
         assert error.reply.lines[-1] in str(error)
     with ProcessPoolExecutor(1) as pool:

@@ -68,7 +68,7 @@ def test_kept_and_sent_again(octets, options, refusal, more, code, post, call,
             FINISHED + b'x' * 999, FINISHED + b'\0\r'))])
 def test_kept_as_it_came(octets, options, code, post, call, folder):
     """What may have been sent, and what cannot be sent at all."""
-    post.server.drop_after_dot = True
+    post.drop_after_dot = True
     result = call(*post.options, *options, stdin=octets, password=PASSWORD)
     checks.check(result, code, *['check whether.*To send it'] * (code == 74))
     kept(folder, result, octets)

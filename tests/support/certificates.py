@@ -1,11 +1,7 @@
 """The server's side of TLS: good certificates, and bad ones made by hand."""
 
-from __future__ import annotations
-
 import datetime
-import pathlib
 import ssl
-from typing import Any
 
 import trustme
 from cryptography import x509
@@ -17,8 +13,7 @@ DAY = datetime.timedelta(days=1)
 PAST, FUTURE = (NOW - 9 * DAY, NOW - 2 * DAY), (NOW + 2 * DAY, NOW + 9 * DAY)
 
 
-def issued(authority: trustme.CA, *names: str, valid: Any = (None, None)
-           ) -> ssl.SSLContext:
+def issued(authority, *names, valid=(None, None)):
     """Return the server's side for a certificate by an authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*names, not_before=valid[0], not_after=valid[1]
@@ -26,28 +21,18 @@ def issued(authority: trustme.CA, *names: str, valid: Any = (None, None)
     return context
 
 
-def named(common_name: str, organization: str = '') -> x509.Name:
+def named(common_name, organization=''):
     """Return the name of a subject."""
-    names = [x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)]
-    if organization:
-        names.insert(0, x509.NameAttribute(
-            x509.NameOID.ORGANIZATION_NAME, organization))
-    return x509.Name(names)
+    return x509.Name([x509.NameAttribute(kind, value) for kind, value in (
+        (x509.NameOID.ORGANIZATION_NAME, organization),
+        (x509.NameOID.COMMON_NAME, common_name)) if value])
 
 
-def self_made(subject: x509.Name, *alternatives: str | x509.GeneralName,
-              authority: trustme.CA | tuple[Any, Any] | None = None,
-              key: Any = None, ca: bool = False,
-              valid: Any = (NOW - DAY, NOW + DAY)) -> tuple[Any, Any]:
+def self_made(subject, *alternatives, authority=None, key=None, ca=False,
+              valid=(NOW - DAY, NOW + DAY)):
     """Return a certificate that trustme would not make, and its key.
 
-    Args:
-        subject: Whose it is.
-        *alternatives: The alternative names; a text is a DNS name.
-        authority: The authority; a certificate and a key; None: its own.
-        key: The key; None: a good one.
-        ca: Whether it is that of an authority.
-        valid: From when, and until when.
+    Its authority is one of trustme or such a pair; else it signs itself.
     """
     key = key or ec.generate_private_key(ec.SECP256R1())
     if isinstance(authority, trustme.CA):
@@ -75,7 +60,7 @@ def self_made(subject: x509.Name, *alternatives: str | x509.GeneralName,
     return builder.sign(signer, hashes.SHA256()), key
 
 
-def bad(folder: pathlib.Path, *names: Any, **more: Any) -> ssl.SSLContext:
+def bad(folder, *names, **more):
     """Return the server's side for a certificate made by `self_made`."""
     certificate, key = self_made(*names, **more)
     path = folder / 'server.pem'

@@ -2,15 +2,9 @@ r"""The one caller of smtp.py: in this process, as a process, at a terminal.
 
 `call` runs `smtp.main` here and now, in a tenth of the time of a process;
 `run` and `start` are real processes without a terminal, for what depends on
-the surroundings; `Person` sits at a pseudo-terminal and types. All but the
-last end in a `Result`. The fixtures of the same names add an empty folder and
-an environment in which nothing is inherited.
-
-Only this file and judges.py may know more of smtp.py than its command line
-and its documented library.
+the surroundings. Only this file and judges.py may know more of smtp.py than
+its command line and its documented library.
 """
-
-from __future__ import annotations
 
 import contextlib
 import dataclasses
@@ -23,8 +17,9 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, Callable, Iterator
 from unittest import mock
+
+import pytest
 
 import smtp
 
@@ -52,26 +47,25 @@ class Result:
     err: str
 
     @property
-    def text(self) -> str:
+    def text(self):
         """Standard output as text."""
         return self.out.decode('utf-8', 'backslashreplace')
 
     @property
-    def said(self) -> str:
+    def said(self):
         """What standard error has from the verdict on; else all of it."""
         found = VERDICT.search(self.err)
         return self.err[found.start():] if found else self.err
 
     @property
-    def advice(self) -> str:
+    def advice(self):
         """What to do, on one line, with who can do it in front; or ''."""
         found = ADVICE.search(self.said)
-        kept = '\nYour text is kept'
-        return on_one_line(
-            self.said[found.start():].partition(kept)[0] if found else '')
+        return on_one_line(self.said[found.start():].partition(
+            '\nYour text is kept')[0]) if found else ''
 
     @property
-    def lines(self) -> list[str]:
+    def lines(self):
         """The transcript: what both sides said, without comments."""
         transcript = self.err[:len(self.err) - len(self.said)] or self.err
         return [re.sub(r'(?<=\S) {2,}# .*', '', line)
@@ -79,116 +73,78 @@ class Result:
                 if re.match('[CS]:( |$)', line)]
 
 
-def on_one_line(text: str) -> str:
+def on_one_line(text):
     """Return a text as one line with single spaces."""
     return ' '.join(text.split())
 
 
-def clean(env: Any = ()) -> dict[str, str]:
-    """Return an environment with nothing inherited, and these variables."""
+def clean(env=(), home=None, password=None):
+    """Return an environment with these variables, and hardly any other."""
     variables = {**{name: os.environ.get(name) for name in INHERITED},
-                 'LC_ALL': 'C.UTF-8', **dict(env)}
-    return {name: value for name, value in variables.items()
+                 'LC_ALL': 'C.UTF-8', 'HOME': home, 'SMTP_PASSWORD': password,
+                 **dict(env)}
+    return {name: str(value) for name, value in variables.items()
             if value is not None}
 
 
-def reach(port: int, ca_file: str = '', timeout: float = 10) -> list[str]:
+def reach(port, ca_file='', timeout=10):
     """Return the options that lead to a server of these tests."""
     return ['--server', 'localhost', '--port', str(port), '--timeout',
             str(timeout), *(['--ca-file', ca_file] if ca_file else [])]
 
 
-# ---------------------------------------------------------------- right here
-
-
-def call(*args: str, stdin: bytes | None = b'', tty: bool = False,
-         password: str | None = None, env: Any = (), cwd: Any = os.curdir
-         ) -> Result:
-    """Call `smtp.main(args)`.
-
-    `stdin` is what is in the pipe that is its standard input, or typed on a
-    terminal (`tty`); None: it is closed. `password` is for $SMTP_PASSWORD,
-    `env` has further variables, `cwd` is the current folder.
-    """
+def call(*args, stdin=b'', password=None, env=(), cwd=os.curdir):
+    """Call `smtp.main(args)`; `stdin` comes through a pipe."""
     out, err = io.BytesIO(), io.BytesIO()
-    outputs = {'stdout': io.TextIOWrapper(out, 'utf-8'),
-               'stderr': io.TextIOWrapper(err, 'utf-8', 'backslashreplace')}
-    env = clean({'HOME': str(cwd), 'SMTP_PASSWORD': password, **dict(env)})
-    code: Any
-    with standard_input(stdin, tty) as source, within(cwd), \
+    stdout = io.TextIOWrapper(out, 'utf-8')
+    stderr = io.TextIOWrapper(err, 'utf-8', 'backslashreplace')
+    env = clean(env, cwd, password)
+    with standard_input(stdin) as source, \
+            pytest.MonkeyPatch.context() as patched, \
             mock.patch.dict(os.environ, env, clear=True), \
-            mock.patch.multiple(sys, argv=[str(PROGRAM), *args],
-                                stdin=source, **outputs):
+            mock.patch.multiple(sys, argv=[str(PROGRAM), *args], stdin=source,
+                                stdout=stdout, stderr=stderr):
+        patched.chdir(cwd)
         try:
             code = smtp.main(list(args))
         except SystemExit as ended:     # --help and the like
             code = ended.code
-        for stream in outputs.values():
-            stream.flush()
+        stdout.flush()
+        stderr.flush()
     return Result(code or 0, out.getvalue(), err.getvalue().decode())
 
 
 @contextlib.contextmanager
-def within(folder: Any) -> Iterator[None]:
-    """Make a folder the current one."""
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
+def standard_input(octets):
+    """Make a pipe with these octets in it."""
+    read, write = os.pipe()
 
-
-@contextlib.contextmanager
-def standard_input(octets: bytes | None, tty: bool
-                   ) -> Iterator[io.TextIOWrapper | None]:
-    """Make a pipe, or a terminal, with these octets in it."""
-    if octets is None:
-        yield None
-        return
-    if tty:
-        write, read = os.openpty()
-    else:
-        read, write = os.pipe()
-    pipe = open(write, 'wb', buffering=0)
-
-    def feed() -> None:
-        with contextlib.suppress(BrokenPipeError):
-            rest = memoryview(octets)
-            while rest:
-                rest = rest[pipe.write(rest):]
-        if not tty:     # what was typed would be lost with its terminal
-            pipe.close()
+    def feed():
+        with contextlib.suppress(BrokenPipeError), open(write, 'wb') as pipe:
+            pipe.write(octets)
     thread = threading.Thread(target=feed, daemon=True)
     thread.start()
-    with contextlib.closing(pipe):
-        with open(read, encoding='utf-8') as source:
-            yield source
-        thread.join(PATIENCE)
+    with open(read, encoding='utf-8') as source:
+        yield source
+    thread.join(PATIENCE)
 
 
-# -------------------------------------------------------------- as a process
-
-
-def start(*args: str, stdin: Any = subprocess.DEVNULL, shell: str = '',
-          password: str | None = None, env: Any = (), cwd: Any = os.curdir,
-          **more: Any) -> subprocess.Popen[bytes]:
+def start(*args, stdin=subprocess.DEVNULL, shell='', password=None, env=(),
+          cwd=os.curdir, **more):
     """Start smtp.py without a terminal; `ended` returns its Result.
 
-    `shell` has redirections by a shell, such as '>&- 2>/dev/full'; the others
-    are those of `call` and of Popen.
+    `shell` has redirections by a shell, such as '>&- 2>/dev/full'.
     """
     command = [sys.executable, str(PROGRAM), *args]
     if shell:
         command = ['/bin/sh', '-c', f'exec "$0" "$@" {shell}', *command]
-    env = clean({'HOME': str(cwd), 'SMTP_PASSWORD': password, **dict(env)})
-    more = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, **more}
-    return subprocess.Popen(command, stdin=stdin, cwd=str(cwd), env=env,
-                            start_new_session=True, **more)
+    return subprocess.Popen(command, **{
+        'stdin': stdin, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE,
+        'cwd': str(cwd), 'env': clean(env, cwd, password),
+        'start_new_session': True, **more})
 
 
-def ended(process: subprocess.Popen[bytes], stdin: bytes | None = None,
-          timeout: float = 30) -> Result:
+def ended(process, stdin=None, timeout=30):
     """Wait for the end of a process; it never outlives this."""
     try:
         out, err = process.communicate(stdin, timeout)
@@ -199,29 +155,25 @@ def ended(process: subprocess.Popen[bytes], stdin: bytes | None = None,
                   (err or b'').decode('utf-8', 'backslashreplace'))
 
 
-def run(*args: str, stdin: bytes | None = None, timeout: float = 30,
-        **more: Any) -> Result:
+def run(*args, stdin=None, timeout=30, **more):
     """Run smtp.py as a process; `stdin` goes through a pipe."""
     if stdin is not None:
         more['stdin'] = subprocess.PIPE
     return ended(start(*args, **more), stdin, timeout)
 
 
-def waits(process: int) -> bool:
+def waits(process):
     """Return whether a process does nothing but wait (on Linux)."""
     with open(f'/proc/{process}/stat', encoding='utf-8') as file:
         return file.read().rpartition(')')[2].split()[0] == 'S'
 
 
-def wait_until(condition: Callable[[], Any], what: str = 'that') -> None:
+def wait_until(condition, what='that'):
     """Wait until something is so; fail if it never is."""
     until = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < until, f'it never came to {what}'
         time.sleep(0.005)
-
-
-# ------------------------------------------------------------- at a terminal
 
 
 class Person:
@@ -231,9 +183,8 @@ class Person:
     on the terminal; with `shell` the command line stands in place of its {}.
     """
 
-    def __init__(self, *args: str, cwd: Any = os.curdir, columns: int = 80,
-                 env: Any = (), password: str | None = None, pipe: str = '',
-                 shell: str = '') -> None:
+    def __init__(self, *args, cwd=os.curdir, columns=80, env=(), password=None,
+                 pipe='', shell=''):
         """Start the program there."""
         command = [sys.executable, str(PROGRAM), *args]
         if pipe:
@@ -244,52 +195,46 @@ class Person:
         self.child = pexpect.spawn(
             command[0], command[1:], cwd=str(cwd), encoding='utf-8',
             codec_errors='backslashreplace', timeout=PATIENCE,
-            dimensions=(24, columns), env=clean({
-                'TERM': 'dumb', 'HOME': str(cwd), 'SMTP_PASSWORD': password,
-                **dict(env)}))
+            dimensions=(24, columns),
+            env=clean({'TERM': 'dumb', **dict(env)}, cwd, password))
         self.child.logfile_read = self.screen
         self.child.delaybeforesend = None   # see types_hidden
+        self.child.str_last_chars = 2000    # of the screen, in an error
 
     @property
-    def seen(self) -> str:
+    def seen(self):
         """All that was on the screen so far."""
         return self.screen.getvalue().replace('\r\n', '\n')
 
-    def sees(self, pattern: str) -> None:
+    def sees(self, pattern):
         """Wait until something new on the screen matches."""
-        found = self.child.expect([pattern, pexpect.EOF, pexpect.TIMEOUT])
-        assert found == 0, f'{pattern} is not on the screen:\n{self.seen}'
+        self.child.expect(pattern)
 
-    def asked(self, question: str) -> None:
+    def asked(self, question):
         """Wait for a question, at the start of a line."""
         self.sees(rf'(?:\A|[\r\n]){re.escape(question)}[^\r\n]*: ?')
 
-    def enters(self, *lines: str) -> None:
+    def enters(self, *lines):
         """Type lines at once."""
         for line in lines:
             self.child.sendline(line)
 
-    def answers(self, question: str, line: str) -> None:
+    def answers(self, question, line):
         """Wait for a question, and answer it."""
         self.asked(question)
         self.enters(line)
 
-    def types_hidden(self, text: str, question: str = 'Password') -> None:
+    def types_hidden(self, text, question='Password'):
         """Answer a question once the terminal has stopped showing it."""
         self.asked(question)
         assert self.child.waitnoecho(PATIENCE), 'it can be read'
         self.enters(text)
 
-    def is_read(self) -> None:
-        """Wait until the program has read everything, and waits for more.
-
-        What is on the screen says nothing: the terminal echoes it, and a key
-        that comes between a prompt and its reading can get lost.
-        """
+    def is_read(self):
+        """Wait until the program has read everything, and waits for more."""
+        # A key that comes between a prompt and its reading can get lost.
         import fcntl  # Windows has neither of these
         import termios
-
-        import pytest
         process = self.child.pid
         if not os.path.exists(f'/proc/{process}/stat'):
             pytest.skip('no /proc tells what the program does')
@@ -298,14 +243,9 @@ class Person:
             wait_until(lambda: waits(process) and not any(fcntl.ioctl(
                 terminal, termios.FIONREAD, bytes(4))), 'reading all')
 
-    def ends(self) -> Result:
+    def ends(self):
         """Wait for the end; all that was seen is in `err`."""
-        found = self.child.expect([pexpect.EOF, pexpect.TIMEOUT])
-        assert found == 0, f'it does not end:\n{self.seen[-2000:]}'
+        self.child.expect(pexpect.EOF)
         self.child.close()
         code = self.child.exitstatus
         return Result(-1 if code is None else code, b'', self.seen)
-
-    def leaves(self) -> None:
-        """End the program, whatever it does."""
-        self.child.close(force=True)

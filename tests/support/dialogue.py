@@ -1,62 +1,19 @@
-r"""A small SMTP server that plays one dialogue from a text file, once.
+"""A small SMTP server that plays one dialogue from a text file, once.
 
-A dialogue is written as the RFCs write theirs, and as `smtp.py -v` prints its
-transcript, so that a transcript from the field can be pasted in as a test:
-
-    # What this dialogue shows, and where the RFC says so.
-    run: --auth plain                 further arguments of smtp.py
-    exit: 77                          its exit code (0 unless said otherwise)
-    says: credentials were incorrect  text, or a regular expression, that its
-                                      error holds (may be repeated)
-    not: too large                    the same for what it must not say
-    who: You                          whose turn it is after an error
-    prints: queued as 9F1             what is on its standard output
-    shows: S: 250 ok                  what is in the transcript of -v
-    hides: C: QUIT                    what is not in it
-    text: Hello Bob!                  a line of the text to send (repeated)
-    password: open sesame             the password that the masks stand for
-    token: practice-token             an access token in its place
-    begins: login                     leaves out what always comes first: up to
-                                      `tls`, `login`, `envelope` or `dot`, or
-                                      EHLO, where it offers nothing (`clear`)
-                                      or PIPELINING (`groups`)
-
-    S: 220 mail.example.com ESMTP     what the server sends
-    C: EHLO <name>                    what the client has to send, exactly
-    -- TLS begins                     the handshake, with the server's part
-    C: AUTH PLAIN ********            a masked secret: any line that fits, and
-                                      the test decodes and compares it
-    -- closes                         the server ends the connection (`resets`
-                                      cuts it, `says nothing` lets it wait)
-
-Consecutive `C:` lines are one pipelined group: the server answers only where
-the file says `S:`, and a client that talks on before the answer that the file
-has next is at fault. At the end of the file the client has to hang up.
-
-Within `C:` lines `<name>` is an address literal, and `<size>` (or a number
-after `SIZE=`) the octets of the message as it arrives afterwards. A line
-`<message>` is everything up to the final dot; in a message that is written out
-Date and Message-ID may have any value, and a narration line stands for lines
-left out. `{1..99}` repeats a line with each of these numbers. Within `S:`
-lines `\x1b`, `\u202e` and the like are those characters; a line that ends in
-`\n` ends in a bare LF, and one that ends in a backslash does not end at all.
-From two spaces and `# ` on a line is a comment, and `-- ` begins a narration
-line; both are there for the reader.
+How a dialogue is written is told in dialogues/README.md.
 """
-
-from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import dataclasses
 import difflib
 import pathlib
 import re
 import shlex
-import ssl
-from typing import NamedTuple
+import typing
 
-from support.wire import HungUp, Mismatch, Server, Wire
+from support.wire import HungUp, Mismatch, Server
 
 DIALOGUES = pathlib.Path(__file__).resolve().parents[1] / 'dialogues'
 FROM, TO = 'alice@example.com', 'bob@example.org'
@@ -65,7 +22,7 @@ TEXT = 'Hello Bob!'
 USER = base64.b64encode(FROM.encode()).decode()
 
 
-def ehlo(*extensions: str) -> str:
+def ehlo(*extensions):
     """Return EHLO and a reply that offers these extensions."""
     *lines, last = ['mail.example.com Hello', *extensions]
     return 'C: EHLO <name>\n' + ''.join(
@@ -80,7 +37,7 @@ TLS = 'C: STARTTLS\nS: 220 2.0.0 Ready to start TLS\n-- TLS begins\n'
 SECOND_EHLO = ehlo(*OFFERED, 'AUTH LOGIN PLAIN XOAUTH2')
 LOGIN = (f'C: AUTH LOGIN {USER}\nS: 334 UGFzc3dvcmQ6\nC: ********\n'
          'S: 235 2.7.0 Welcome\n')
-ASKED = (f'C: MAIL FROM:<{FROM}> SIZE=<size>\nC: RCPT TO:<{TO}>\nC: DATA\n')
+ASKED = f'C: MAIL FROM:<{FROM}> SIZE=<size>\nC: RCPT TO:<{TO}>\nC: DATA\n'
 ENVELOPE = (ASKED + 'S: 250 2.1.0 Sender OK\nS: 250 2.1.5 Recipient OK\n'
             'S: 354 Start mail input\n')
 DOT = 'C: <message>\nC: .\nC: QUIT\n'
@@ -101,7 +58,7 @@ ONE_BY_ONE = BEGINS['envelope'] + (
 SETTINGS = ('run', 'exit', 'says', 'not', 'who', 'prints', 'shows', 'hides',
             'text', 'password', 'token', 'begins')
 ACTIONS = {  # the narration lines that are more than narration
-    'TLS begins': 'tls', 'resets': 'reset', 'says nothing': 'silence',
+    'TLS begins': 'tls', 'resets': 'reset', 'says nothing': 'wait',
     'closes': 'close', 'The server closes': 'close',
     'The server closed': 'close'}
 MASK = '********'
@@ -110,7 +67,7 @@ LITERAL = r'\[(?:\d+\.\d+\.\d+\.\d+|IPv6:[0-9a-f:.]+)\]'
 ESCAPED = re.compile(rb'\\(?:x[0-9a-f]{2}|(u)[0-9a-f]{4}|[rnt\\]|($))')
 
 
-class Event(NamedTuple):
+class Event(typing.NamedTuple):
     """One line of the dialogue: who does what."""
 
     kind: str  # 'S', 'C', 'note', or one of the values of ACTIONS
@@ -125,26 +82,25 @@ class Dialogue:
     settings: dict[str, list[str]]
     events: list[Event]
 
-    def setting(self, key: str, default: str = '') -> str:
+    def setting(self, key, default=''):
         """Return the last value that was given for `key`."""
         return self.settings.get(key, [default])[-1]
 
-    def sent_by_client(self, pattern: str) -> list[str]:
-        """Return what `pattern` catches in each `C:` line, each once."""
-        found = (re.match(pattern, event.text) for event in self.events
-                 if event.kind == 'C')
-        return list(dict.fromkeys(match.group(1) for match in found if match))
-
-    def arguments(self) -> list[str]:
+    def arguments(self):
         """Return what smtp.py is called with, the place of the server aside.
 
         What `run:` does not give follows from the dialogue itself; a
         transcript can be played without any setting.
         """
+        def said(pattern):
+            found = (re.match(pattern, event.text) for event in self.events
+                     if event.kind == 'C')
+            return list(dict.fromkeys(match[1] for match in found if match))
+
         given = shlex.split(self.setting('run'))
         mail = not {'--check', '--message'}.intersection(given)
-        senders = self.sent_by_client(r'MAIL FROM:<(.*?)>')
-        recipients = self.sent_by_client(r'RCPT TO:<(.*?)>') or [TO] * mail
+        senders = said(r'MAIL FROM:<(.*?)>')
+        recipients = said(r'RCPT TO:<(.*?)>') or [TO] * mail
         kinds = [event.kind for event in self.events]
         tls = (['implicit'] if kinds[:1] == ['tls'] else
                ['none'] if senders and 'tls' not in kinds else [])
@@ -153,36 +109,32 @@ class Dialogue:
             '--from -f --message': senders[:1] or [FROM],
             '--to -t --cc -c --bcc -b --message': recipients,
             '--subject -s': ['Greetings'] * mail, '--body': [text] * mail,
-            '--ehlo': self.sent_by_client(r'EHLO ([^<]*)$')[:1], '--tls': tls}
+            '--ehlo': said(r'EHLO ([^<]*)$')[:1], '--tls': tls}
         return given + [
             part for options, values in wanted.items() for value in values
             for part in (options.split()[0], value)
             if not set(options.split()).intersection(given)]
 
 
-def load(path: pathlib.Path) -> Dialogue:
-    """Read a dialogue file."""
-    return parse(path.read_text(encoding='utf-8'))
-
-
-def parse(text: str) -> Dialogue:
+def parse(text):
     """Read a dialogue; raise ValueError for a line that is of no kind."""
-    settings: dict[str, list[str]] = {}
-    events: list[Event] = []
-    in_message = False
+    settings, events, in_message = {}, [], False
+    text = re.sub(r'(?m)^(.*)\{(\d+)\.\.(\d+)\}(.*)', lambda found: '\n'.join(
+        f'{found[1]}{number}{found[4]}'
+        for number in range(int(found[2]), int(found[3]) + 1)), text)
     for line in text.split('\n'):
         setting = re.match(r'([a-z]+):(?: +|$)(.*)', line)
         if not line.strip() or line.startswith('#') and not events:
             continue
-        if setting and setting.group(1) in SETTINGS and not events:
-            settings.setdefault(setting.group(1), []).append(setting.group(2))
+        if setting and setting[1] in SETTINGS and not events:
+            settings.setdefault(setting[1], []).append(setting[2])
         elif re.match(r'[CS]:( |$)', line):
             # Within the message the same characters are part of its text.
             in_message = in_message and not line.startswith('S:')
             if not in_message:
                 line = re.sub(r'(?<=\S) {2,}# .*', '', line)
             in_message = in_message or line.startswith('S: 354')
-            events += [Event(line[0], one[3:], one) for one in repeated(line)]
+            events.append(Event(line[0], line[3:], line))
         elif line.startswith('-- ') or line == '--':
             kinds = [kind for words, kind in ACTIONS.items()
                      if re.match(rf'-- {words}\b', line)]
@@ -194,40 +146,27 @@ def parse(text: str) -> Dialogue:
     return Dialogue(settings, events)
 
 
-def repeated(line: str) -> list[str]:
-    """Return the lines that `{1..99}` in a line stands for."""
-    numbers = re.search(r'\{(\d+)\.\.(\d+)\}', line)
-    if not numbers:
-        return [line]
-    return [line.replace(numbers.group(), str(number))
-            for number in range(int(numbers[1]), int(numbers[2]) + 1)]
-
-
-class Player(Server):
+class playing(Server):
     """Plays a dialogue to the one client that connects."""
 
-    def __init__(self, dialogue: Dialogue | str, context: ssl.SSLContext,
-                 host: str = '127.0.0.1') -> None:
+    def __init__(self, dialogue, context, host='127.0.0.1'):
         """Listen; a `with` block plays it, and to its end after the block."""
         super().__init__(host)
         self.dialogue = (parse(dialogue) if isinstance(dialogue, str)
                          else dialogue)
         self.context = context
-        self.played: list[str] = []         # the dialogue as it went
-        self.mismatch: str | None = None    # what the client did otherwise
-        self.message: bytes | None = None   # after 354, dots unstuffed
-        self.dot_received = False           # it came to its end
-        self.invited = False                # a 354 is the last reply
-        self.secrets: list[bytes] = []      # what the masks stood for
-        self.clear = ''                     # what the client said outside TLS
-        self.sizes: list[int] = []          # what MAIL announced
+        self.played = []            # the dialogue as it went
+        self.mismatch = '-- no client connects'     # or does otherwise
+        self.message = None         # after 354, dots unstuffed, as bytes
+        self.dot_received = False   # it came to its end
+        self.invited = False        # a 354 is the last reply
+        self.secrets = []           # what the masks stood for, as bytes
+        self.clear = ''             # what the client said outside TLS
+        self.sizes = []             # what MAIL announced
 
-    def run(self) -> None:
+    def serve(self, wire):
         """Play all events, then wait for the client to hang up."""
-        wire = self.accept()
-        if wire is None:
-            self.mismatch = '-- no client connects'
-            return
+        self.mismatch = ''
         try:
             self._play(wire)
             if not wire.ended:
@@ -235,28 +174,28 @@ class Player(Server):
         except Exception as mismatch:   # a fault of ours must be seen, too
             self.mismatch = str(mismatch) or repr(mismatch)
             self.played += self.mismatch.split('\n')
-        finally:
-            wire.close()
 
-    def _play(self, wire: Wire) -> None:
+    def _play(self, wire):
         """Play the events, each by its own few lines."""
-        events = self.dialogue.events
-        position = 0
+        events, position = self.dialogue.events, 0
         while position < len(events):
             reached, event = position, events[position]
+            position += 1
             if event.kind == 'S':
-                position = self._answer(wire, position)
+                position = self._answer(wire, reached)
             elif event.kind == 'C' and self.invited:
-                position = self._listen_to_message(wire, position)
-            else:
-                if event.kind == 'C':
-                    self._listen(wire, event)
-                else:
-                    self._act(wire, event)
-                position += 1
+                position = self._listen_to_message(wire, reached)
+            elif event.kind == 'C':
+                self._listen(wire, event)
+            elif event.kind == 'tls':
+                wire.start_tls(self.context)
+            elif event.kind == 'wait':
+                self._goodbye(wire)
+            elif event.kind != 'note':      # 'close' or 'reset'
+                getattr(wire, event.kind)()
             self.played += [event.line for event in events[reached:position]]
 
-    def _goodbye(self, wire: Wire) -> None:
+    def _goodbye(self, wire):
         """Wait until the client hangs up; it has nothing left to say."""
         rest, hung_up = wire.drain()
         if rest:
@@ -265,7 +204,7 @@ class Player(Server):
         if not hung_up:
             raise Mismatch('-- the client does not hang up')
 
-    def _answer(self, wire: Wire, position: int) -> int:
+    def _answer(self, wire, position):
         """Send all the server's lines from here on in one write."""
         events = self.dialogue.events
         if position and events[position - 1].kind == 'C' and wire.talks_on():
@@ -279,41 +218,34 @@ class Player(Server):
             position - 1].text.startswith('354')
         return position
 
-    def _listen(self, wire: Wire, event: Event) -> None:
+    def _listen(self, wire, event):
         """Read one line of the client's; it has to be what the file says."""
         line = wire.read_line()
         if not wire.secure:
             self.clear += line + '\r\n'
-        pattern = re.escape(event.text)
-        pattern = pattern.replace(re.escape('<name>'), LITERAL)
+        pattern = re.escape(event.text).replace(
+            '<name>', LITERAL).replace(re.escape(MASK), r'(\S+)')
         pattern = re.sub('(?<=SIZE=)([0-9]+|<size>)', r'(\\d+)', pattern)
-        pattern = pattern.replace(re.escape(MASK), r'(\S+)')
         matched = re.fullmatch(pattern, line)
         if not matched:
             raise Mismatch('C: ' + line)
         if MASK in event.text:
-            self.secrets.append(secret_of(matched.group(1)))
+            self.secrets.append(secret_of(matched[1]))
         elif 'SIZE=' in event.text:
-            self.sizes.append(int(matched.group(1)))
+            self.sizes.append(int(matched[1]))
 
-    def _listen_to_message(self, wire: Wire, position: int) -> int:
+    def _listen_to_message(self, wire, position):
         """Read lines up to the final dot, then compare what the file has."""
-        events = self.dialogue.events
-        self.invited, self.message = False, b''
-        end = position
+        events, end = self.dialogue.events, position
+        self.invited = False
         while events[end].kind in ('C', 'note') and events[end].text != '.':
             end += 1
         cut_off = events[end].kind != 'C'   # the file ends within the message
-        sent: list[str] = []
-        while not self.dot_received:
-            try:
-                line = wire.read_line()
-            except HungUp:
-                if cut_off:
-                    break
-                raise
-            self.dot_received = line == '.'
-            sent += [line] * (not self.dot_received)
+        sent = []
+        with contextlib.suppress(HungUp if cut_off else ()):
+            for line in iter(wire.read_line, '.'):
+                sent.append(line)
+            self.dot_received = True
         self.message = b''.join(
             line[line.startswith('.'):].encode() + b'\r\n' for line in sent)
         written = events[position:end]
@@ -327,27 +259,13 @@ class Player(Server):
             raise Mismatch(received)
         return end + (not cut_off)
 
-    def _act(self, wire: Wire, event: Event) -> None:
-        """Do what a narration line stands for."""
-        if event.kind == 'tls':
-            wire.start_tls(self.context)
-        elif event.kind == 'close':
-            wire.close()
-        elif event.kind == 'reset':
-            wire.reset()
-        elif event.kind == 'silence':
-            self._goodbye(wire)
-
-    def difference(self) -> str:
+    def difference(self):
         """Return how the session went, beside how it should have gone."""
         expected = [event.line for event in self.dialogue.events]
         return '\n'.join(difflib.ndiff(expected, self.played))
 
 
-playing = Player
-
-
-def octets_of(text: str) -> bytes:
+def octets_of(text):
     """Return what the server sends for an `S:` line."""
     line = text.encode() + b'\r\n' * (not text.endswith((r'\n', '\\')))
     return ESCAPED.sub(lambda match: b'' if match[2] is not None else (
@@ -355,7 +273,7 @@ def octets_of(text: str) -> bytes:
             'utf-8' if match[1] else 'latin-1')), line)
 
 
-def secret_of(text: str) -> bytes:
+def secret_of(text):
     """Return the secret within the base64 of LOGIN, PLAIN or XOAUTH2."""
     try:
         decoded = base64.b64decode(text, validate=True)
@@ -363,4 +281,4 @@ def secret_of(text: str) -> bytes:
         return text.encode()
     token = re.fullmatch(
         rb'user=[^\x01]+\x01auth=Bearer ([^\x01]*)\x01\x01', decoded)
-    return token.group(1) if token else decoded.split(b'\0')[-1]
+    return token[1] if token else decoded.split(b'\0')[-1]

@@ -1,28 +1,24 @@
 """A server that holds a correct dialogue, except at one point.
 
 `serving(step, fault, ...)` offers STARTTLS, AUTH LOGIN, PIPELINING and SIZE
-and takes one message for three recipients. When the dialogue comes to `step`
-(one of STEPS) it does what `fault` (a name in FAULTS, or such a function) says
-instead of, or besides, giving the right reply.
+and takes one message for three recipients. At `step` (one of STEPS) it does
+what `fault` says (a name in FAULTS, or a function of the server, the wire and
+the right reply), instead of or besides giving that reply.
 """
-
-from __future__ import annotations
 
 import base64
 import contextlib
 import os
 import select
-import socket
-import ssl
 import time
-from itertools import chain, repeat
-from typing import Callable, Iterable
+from itertools import chain, cycle, repeat
 
-from support.wire import PATIENCE, Mismatch, Server, Wire
+from support.wire import PATIENCE, Mismatch, Server
 
 STEPS = ('connect', 'greeting', 'EHLO', 'STARTTLS', 'TLS handshake',
          'EHLO again', 'AUTH', 'user name', 'password', 'MAIL', 'first RCPT',
          'middle RCPT', 'last RCPT', 'DATA', 'body', 'final dot', 'QUIT')
+RCPTS = STEPS[10:13]
 ENVELOPE_ON = STEPS[STEPS.index('MAIL'):]
 RECIPIENTS = ('bob@example.org', 'carol@example.org', 'dave@example.org')
 BODY_BEFORE = 65536   # octets of the body that arrive before a fault there
@@ -36,9 +32,7 @@ NASTY = ('\x1b[2J\x1b]0;title\x07\x08\x7f \x9b31m \u202egnp.exe\u202c \u2066x'
 ECHO = f'{PASSWORD} '.encode() + base64.b64encode(PASSWORD.encode())
 HTTP = (b'HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n\r\n'
         b'<html><body><h1>400 Bad Request</h1></body></html>\r\n')
-BINARY = bytes(range(256)) + b'\r\n'
 
-RCPTS = ('first RCPT', 'middle RCPT', 'last RCPT')
 # A reply code of success that is not the one that the step asks for; at all
 # other steps it is 250.
 WRONG_SUCCESS = {**dict.fromkeys(['EHLO', 'EHLO again'], 220),
@@ -47,226 +41,170 @@ REFUSED = {**dict.fromkeys(['AUTH', 'user name', 'password'],
                            b'535 5.7.8 Bad credentials'),
            **dict.fromkeys(RCPTS, b'550 5.1.1 No such user')}
 
-Fault = Callable[['Hostile', Wire, bytes], None]
-
 
 class Over(Exception):
     """The server has done its worst."""
 
 
-def refusal(server: Hostile) -> bytes:
+def refusal(server):
     """Return the refusal for good that fits the step."""
     return REFUSED.get(server.step, b'554 5.5.0 No')
 
 
-def closed(server: Hostile, wire: Wire, right: bytes) -> None:
+def close(server, wire, right):
     """Hang up as one should, under TLS with its own goodbye."""
-    if isinstance(wire.socket, ssl.SSLSocket) and server.step != 'body':
+    if wire.secure and server.step != 'body':
         wire.socket.settimeout(2)
         with contextlib.suppress(OSError):
             wire.socket = wire.socket.unwrap()
     raise Over
 
 
-def cut(server: Hostile, wire: Wire, right: bytes) -> None:
+def cut(server, wire, right):
     """Close the TCP connection, as if the TLS around it did not matter."""
     raise Over
 
 
-def reset(server: Hostile, wire: Wire, right: bytes) -> None:
+def reset(server, wire, right):
     """Let the client get ECONNRESET."""
     wire.reset()
     raise Over
 
 
-def slowly(say: Callable[[Hostile, bytes], Iterable[bytes]], pause: float
-           ) -> Fault:
-    """Make a fault that keeps the client waiting, always with something."""
-    def fault(server: Hostile, wire: Wire, right: bytes) -> None:
-        until = time.monotonic() + PATIENCE
-        for octets in say(server, right):
-            wire.send(octets)
-            if time.monotonic() > until or server.wait_until_gone(wire, pause):
-                raise Over
-    return fault
+def hang_up(server, wire, right):
+    """Have nothing more to say; the body is reset anyway."""
+    if server.step != 'body':
+        raise Over
 
 
-def octet_by_octet(server: Hostile, right: bytes) -> Iterable[bytes]:
+def drip(server, right):
     """Send something all the time, never enough."""
     octets = b'\x16\x03\x03\x3f\xff' if server.step == 'TLS handshake' \
         else right[:3] + b'-'
-    return chain((bytes([octet]) for octet in octets), repeat(b'x'))
+    for octet in chain(octets, repeat(ord('x'))):
+        yield from (bytes([octet]), DRIP)
 
 
-def saying(octets: Callable[[Hostile, bytes], bytes] | bytes,
-           over: bool = False) -> Fault:
-    """Make a fault that says something else; `over`: and hangs up."""
-    def fault(server: Hostile, wire: Wire, right: bytes) -> None:
-        wire.send(octets if isinstance(octets, bytes) else
-                  octets(server, right))
-        if over and server.step != 'body':
-            raise Over
-    return fault
-
-
-def endless(line: bytes) -> Fault:
-    """Make a fault that begins the right reply, and does not end it."""
-    def fault(server: Hostile, wire: Wire, right: bytes) -> None:
-        wire.send(right[:3] + b'-')
-        until = time.monotonic() + PATIENCE
-        block = (line % right[:3]) * 1000
-        with contextlib.suppress(OSError):
-            while time.monotonic() < until and not server.over.is_set():
-                wire.socket.sendall(block)
-        raise Over
-    return fault
-
-
-def wording(text: bytes) -> Fault:
+def wording(text):
     """Make a fault that gives the right reply in these words."""
-    return saying(lambda server, right: (
+    return lambda server, right: [
         b'250-' + text + b'\r\n' + right if b'\r\n250' in right  # its keywords
-        else right[:4] + text + b'\r\n'))
+        else right[:4] + text + b'\r\n']
 
 
-def then(first: Fault, second: Fault, replied: bool = False) -> Fault:
-    """Make a fault of two."""
-    def fault(server: Hostile, wire: Wire, right: bytes) -> None:
-        first(server, wire, right)
-        server.replied |= replied
-        second(server, wire, right)
-    return fault
-
-
-def broken_tls(server: Hostile, wire: Wire, right: bytes) -> None:
+def break_tls(server, wire, right):
     """Send octets past TLS, which are not a record of it."""
-    with contextlib.suppress(OSError):
-        os.write(wire.socket.fileno(), right)
+    os.write(wire.socket.fileno(), right)
     raise Over
 
 
-def secret_challenge(server: Hostile, right: bytes) -> bytes:
+def secret_challenge(server, right):
     """Hide the password and control characters in base64, as a challenge."""
     # base64 looks different at each of three offsets
     text = f'{PASSWORD} {PASSWORD} {PASSWORD}? \x1b[31m\u202e'.encode()
     assert len(PASSWORD) % 3 == 0
     code = b'334 ' if server.step == 'password' else right[:4]
-    return code + base64.b64encode(text) + b'\r\n'
+    return [code + base64.b64encode(text) + b'\r\n']
 
 
-SILENT = slowly(lambda server, right: repeat(b''), 1)
-RIGHT = saying(lambda server, right: right)
-FOR_GOOD = saying(lambda server, right: refusal(server) + b'\r\n')
-FAULTS: dict[str, Fault] = {
-    'closed': closed,
-    'cut': cut,
-    'reset': reset,
+# What the server does one after the other, or a function that returns that: it
+# sends octets, waits so many seconds, or calls a function.
+SILENT = repeat(1)
+FAULTS = {
+    'closed': [close],
+    'cut': [cut],
+    'reset': [reset],
     'silent': SILENT,
-    'drip': slowly(octet_by_octet, DRIP),
-    'line by line': slowly(
-        lambda server, right: repeat(right[:3] + b'-well\r\n'), 4 * DRIP),
-    'half a line': saying(lambda server, right: right[:len(right) // 2], True),
-    '4yz': saying(b'451 4.3.0 Not now\r\n'),
-    '421': saying(b'421 4.3.2 Shutting down\r\n', True),
-    '5yz': FOR_GOOD,
-    '5yz, then silent': then(FOR_GOOD, SILENT),
-    'unlisted 5yz': saying(b'571 5.5.0 No\r\n'),
-    'wrong success': saying(lambda server, right: (
-        f'{WRONG_SUCCESS.get(server.step, 250)} Ok\r\n'.encode())),
-    'HTTP': saying(HTTP, True),
-    'binary': saying(BINARY, True),
-    'codes differ': saying(lambda server, right: (
-        (b'250' if right[:3] == b'251' else b'251') + b'-Well\r\n' + right)),
-    'endless reply': endless(b'xxxx\r\n%s-'),
-    'endless line': endless(b'xxxx%s'),
-    'extra reply': saying(lambda server, right: right + (
-        b'250' if server.step == 'DATA' else right[:3]) + b' By the way\r\n'),
-    'extra octets': saying(lambda server, right: right + b'25'),
-    'bare LF': saying(lambda server, right: right.replace(b'\r\n', b'\n')),
-    'bare CR': saying(lambda server, right: right[:4] + b'\rxx' + right[4:]),
+    'drip': drip,
+    'line by line': lambda server, right: cycle(
+        [right[:3] + b'-well\r\n', 4 * DRIP]),
+    'half a line': lambda server, right: [right[:len(right) // 2], hang_up],
+    '4yz': [b'451 4.3.0 Not now\r\n'],
+    '421': [b'421 4.3.2 Shutting down\r\n', hang_up],
+    '5yz': lambda server, right: [refusal(server) + b'\r\n'],
+    '5yz, then silent': lambda server, right: chain(
+        [refusal(server) + b'\r\n'], SILENT),
+    'unlisted 5yz': [b'571 5.5.0 No\r\n'],
+    'wrong success': lambda server, right: [
+        f'{WRONG_SUCCESS.get(server.step, 250)} Ok\r\n'.encode()],
+    'HTTP': [HTTP, hang_up],
+    'binary': [bytes(range(256)) + b'\r\n', hang_up],
+    'codes differ': lambda server, right: [
+        (b'250' if right[:3] == b'251' else b'251') + b'-Well\r\n' + right],
+    'endless reply': lambda server, right: chain(
+        [right[:3] + b'-'], repeat((b'xxxx\r\n%s-' % right[:3]) * 1000)),
+    'endless line': lambda server, right: chain(
+        [right[:3] + b'-'], repeat((b'xxxx%s' % right[:3]) * 1000)),
+    'extra reply': lambda server, right: [right + (
+        b'250' if server.step == 'DATA' else right[:3]) + b' By the way\r\n'],
+    'extra octets': lambda server, right: [right + b'25'],
+    'bare LF': lambda server, right: [right.replace(b'\r\n', b'\n')],
+    'bare CR': lambda server, right: [right[:4] + b'\rxx' + right[4:]],
     'control characters': wording(NASTY),
-    'refused in control characters': saying(
-        lambda server, right: refusal(server)[:10] + NASTY + b'\r\n'),
+    'refused in control characters': lambda server, right: [
+        refusal(server)[:10] + NASTY + b'\r\n'],
     'password echoed': wording(ECHO),
-    'refused with the password': saying(
-        lambda server, right: refusal(server)[:10] + ECHO + b'\r\n'),
-    'password in base64': saying(secret_challenge),
-    'right, then closed': then(RIGHT, closed, replied=True),
-    'right, then reset': then(RIGHT, reset, replied=True),
-    'broken TLS': broken_tls,
-    'early refusal': saying(b'554 5.6.0 Enough\r\n'),
+    'refused with the password': lambda server, right: [
+        refusal(server)[:10] + ECHO + b'\r\n'],
+    'password in base64': secret_challenge,
+    'right, then closed': lambda server, right: [right, close],
+    'right, then reset': lambda server, right: [right, reset],
+    'broken TLS': [break_tls],
+    'early refusal': [b'554 5.6.0 Enough\r\n'],
 }
+ACCEPTING = ('extra reply', 'extra octets', 'control characters',
+             'password echoed', 'right, then closed', 'right, then reset')
 READING_ON = ('wrong success', 'extra reply', 'early refusal')
 REFUSALS = ('4yz', '421', '5yz', 'unlisted 5yz',
             'refused in control characters', 'refused with the password')
 
 
-class Hostile(Server):
+class serving(Server):
     """The server, at 127.0.0.1; during a `with` block it serves."""
 
-    def __init__(self, step: str, fault: str | Fault, context: ssl.SSLContext,
-                 pipelining: bool = True) -> None:
+    def __init__(self, step, fault, context, pipelining=True):
         """Listen."""
         super().__init__(listens=(step, fault) != ('connect', 'closed'))
         self.step, self.fault = step, fault
-        self.do_worst = FAULTS[fault] if isinstance(fault, str) else fault
         self.context, self.pipelining = context, pipelining
-        self.lines: list[str] = []      # the commands that it heard
-        self.strange: list[str] = []    # those that it does not know
+        self.lines, self.strange = [], []   # the commands, and unknown ones
         self.clear = b''                # what it heard before TLS
         self.message = b''              # what it heard after 354
         self.complete = False           # ... and with the final dot
-        self.replied = False            # it answered that with a good 250
+        self.accepted = False           # it answered that with a good 250
         self.reached = False            # the dialogue came to the fault
         self.recipients = 0
 
-    @property
-    def accepted(self) -> bool:
-        """Whether the server took a whole message, and said so with 250."""
-        return self.complete and self.replied
-
-    def run(self) -> None:
-        """Serve one connection."""
+    def run(self):
+        """Serve one connection, if connections are accepted at all."""
         if self.step == 'connect' and self.fault in ('closed', 'silent'):
-            self.reached = True  # connections are refused, or never accepted
+            self.reached = True
             self.over.wait(PATIENCE)
             self.listener.close()
-            return
-        wire = self.accept()
-        if wire is None:
-            return
-        try:
-            if self.step == 'connect':
-                self._do_worst(wire, b'')
+        else:
+            super().run()
+
+    def serve(self, wire):
+        """Hold the dialogue."""
+        with contextlib.suppress(Over, Mismatch):
+            self._answer(wire, 'connect', b'')
             self._answer(wire, 'greeting', b'220 mail.example.com ESMTP\r\n')
             while True:
                 self._hear(wire, wire.read_line())
-        except (Over, Mismatch):
-            pass
-        finally:
-            rest = wire.buffer
-            if not wire.ended:
-                with contextlib.suppress(OSError):
-                    wire.socket.shutdown(socket.SHUT_WR)
-                rest, _ = wire.drain()
-            wire.reset()
-            self._take(rest)
+        self._take(wire.close())
 
-    # What a correct server does
-
-    def _hear(self, wire: Wire, line: str) -> None:
+    def _hear(self, wire, line):
         """Answer one command."""
         self.lines.append(line)
         if not wire.secure:
             self.clear += line.encode() + b'\r\n'
         verb = line.split(' ')[0].upper()
         if verb == 'EHLO':
-            offered = ['SIZE 100000000', *['PIPELINING'] * self.pipelining,
-                       'AUTH LOGIN PLAIN' if wire.secure else 'STARTTLS']
+            words = ['mail.example.com', 'SIZE 100000000',
+                     *['PIPELINING'] * self.pipelining,
+                     'AUTH LOGIN PLAIN' if wire.secure else 'STARTTLS']
             self._answer(wire, 'EHLO again' if wire.secure else 'EHLO', (
-                '250-mail.example.com\r\n' + ''.join(
-                    f'250-{words}\r\n' for words in offered)
-                + '250 DSN\r\n').encode())
+                '250-' + '\r\n250-'.join(words) + '\r\n250 DSN\r\n').encode())
         elif verb == 'MAIL':
             self._answer(wire, 'MAIL', b'250 2.1.0 Ok\r\n')
         elif verb == 'RCPT':
@@ -284,29 +222,30 @@ class Hostile(Server):
             self.strange.append(line)
             wire.send(b'500 5.5.2 What?\r\n')
 
-    def _starttls(self, wire: Wire, line: str) -> None:
+    def _starttls(self, wire, line):
         """Begin TLS."""
         self._answer(wire, 'STARTTLS', b'220 2.0.0 Go ahead\r\n')
         if self.step == 'TLS handshake':
-            self._do_worst(wire, b'220 2.0.0 Ok\r\n')
+            self._answer(wire, self.step, b'220 2.0.0 Ok\r\n')
             raise Over
         wire.start_tls(self.context)
 
-    def _auth(self, wire: Wire, line: str) -> None:
+    def _auth(self, wire, line):
         """Accept any user and any password, the user name in either way."""
-        if self.step == 'user name':
-            if len(line.split(' ')) > 2:
-                wire.send(b'501 5.5.4 No initial response, please\r\n')
-                return
+        asked = b'334 UGFzc3dvcmQ6\r\n'
+        if self.step != 'user name':
+            self._answer(wire, 'AUTH', asked)
+        elif len(line.split(' ')) > 2:
+            wire.send(b'501 5.5.4 No initial response, please\r\n')
+            return
+        else:
             wire.send(b'334 VXNlcm5hbWU6\r\n')
             self.lines.append(wire.read_line())
-            self._answer(wire, 'user name', b'334 UGFzc3dvcmQ6\r\n')
-        else:
-            self._answer(wire, 'AUTH', b'334 UGFzc3dvcmQ6\r\n')
+            self._answer(wire, 'user name', asked)
         self.lines.append(wire.read_line())
         self._answer(wire, 'password', b'235 2.7.0 Welcome\r\n')
 
-    def _data(self, wire: Wire, line: str) -> None:
+    def _data(self, wire, line):
         """Read the message, and the final dot."""
         self._answer(wire, 'DATA', b'354 Go on\r\n')
         if self.step == 'DATA' and self.fault in REFUSALS + ('wrong success',):
@@ -314,22 +253,19 @@ class Hostile(Server):
         right = b'250 2.0.0 Ok: queued as 9F1\r\n'
         if self.step == 'body':
             self._read_message(wire, BODY_BEFORE)
-            self._do_worst(wire, right)
+            self._answer(wire, 'body', right)
             self._read_message(wire)
-            self.replied = self.fault == 'early refusal'
-            wire.send(right if self.replied else b'554 5.6.0 No, thanks\r\n')
+            self.accepted = self.fault == 'early refusal'
+            wire.send(right if self.accepted else b'554 5.6.0 No, thanks\r\n')
             return
         self._read_message(wire)
+        self.accepted = self.step != 'final dot' or self.fault in ACCEPTING
         self._answer(wire, 'final dot', right)
-        self.replied = self.step != 'final dot' or self.fault in (
-            'extra reply', 'extra octets', 'control characters',
-            'password echoed')
 
-    def _read_message(self, wire: Wire, at_least: int | None = None) -> None:
+    def _read_message(self, wire, at_least=float('inf')):
         """Read up to the final dot, or only the first octets."""
         self._take(wire.buffer)
-        while not self.complete and (
-                at_least is None or len(self.message) < at_least):
+        while not self.complete and len(self.message) < at_least:
             more = wire.receive()
             if not more:
                 wire.buffer = b''
@@ -337,31 +273,35 @@ class Hostile(Server):
             self._take(more)
         _, _, wire.buffer = self.message.partition(b'\r\n.\r\n')
 
-    def _take(self, octets: bytes) -> None:
+    def _take(self, octets):
         """Add octets to the message, if there is one, and look for its end."""
         if self.lines[-1:] == ['DATA']:
             self.message += octets
-            new = len(octets) + 5
-            self.complete |= b'\r\n.\r\n' in self.message[-new:]
+            self.complete |= b'\r\n.\r\n' in self.message[-len(octets) - 5:]
 
-    # What this one does
-
-    def _answer(self, wire: Wire, step: str, right: bytes) -> None:
+    def _answer(self, wire, step, right):
         """Give the right reply, or do the worst instead."""
-        if step == self.step:
-            self._do_worst(wire, right)
-        else:
+        if step != self.step:
             wire.send(right)
-
-    def _do_worst(self, wire: Wire, right: bytes) -> None:
-        """Do what the fault says."""
+            return
         self.reached = True
-        self.do_worst(self, wire, right)
-        if self.step == 'body' and self.fault not in READING_ON:
+        acts, until = FAULTS.get(self.fault), time.monotonic() + PATIENCE
+        with contextlib.suppress(OSError):      # the client is gone
+            for act in acts(self, right) if callable(acts) else acts or [
+                    self.fault]:
+                if callable(act):
+                    act(self, wire, right)
+                elif isinstance(act, bytes):
+                    wire.socket.sendall(act)
+                elif self._wait_until_gone(wire, act):
+                    raise Over
+                if time.monotonic() > until or self.over.is_set():
+                    raise Over
+        if step == 'body' and self.fault not in READING_ON:
             wire.reset()
             raise Over
 
-    def wait_until_gone(self, wire: Wire, seconds: float) -> bool:
+    def _wait_until_gone(self, wire, seconds):
         """Wait for the client to hang up; what it says is noted."""
         if self.step == 'body':  # does not even listen
             return self.over.wait(seconds)
@@ -370,6 +310,3 @@ class Hostile(Server):
         octets = wire.receive()
         wire.buffer += octets
         return not octets
-
-
-serving = Hostile

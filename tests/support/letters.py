@@ -1,8 +1,4 @@
-"""The letters of practice.py: what is sent, what is wrong with what arrived.
-
-What arrived is read with the standard library's email package, which has
-nothing in common with smtp.py.
-"""
+"""The letters of practice.py, and what is wrong with one that arrived."""
 
 import re
 import sys
@@ -55,8 +51,7 @@ def wrong(received, letter):
             ("the envelope's sender", received.sender, SENDER[1]),
             ("the envelope's recipients", received.recipients,
              (letter.recipient[1], *letter.hidden)),
-            *((field, [(one.display_name, one.addr_spec) for one in getattr(
-                message[field], 'addresses', ())], [person])
+            *((field, str(message[field]), '{} <{}>'.format(*person))
               for field, person in (
                   ('From', SENDER), ('To', letter.recipient))),
             ('the subject', message['subject'], letter.subject),

@@ -1,12 +1,10 @@
 """A real mail server for the tests: Postfix, with Dovecot for the logins.
 
 It is as strict as its settings in data/postfix/ allow, and private: all of it
-is in one temporary folder, it listens on free ports of 127.0.0.1, and sends no
-mail anywhere. The shell that runs it reads from a pipe of ours: however the
-tests end, the pipe closes; then it stops the servers and removes the folder.
+is in one temporary folder, on free ports of 127.0.0.1. The shell that runs it
+reads from a pipe of ours: however the tests end, the pipe closes; then it
+stops the servers and removes the folder.
 """
-
-from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -22,7 +20,8 @@ import subprocess
 import tempfile
 import time
 from base64 import b64encode, urlsafe_b64encode
-from typing import Any, Iterator
+
+import pytest
 
 from support import cli, tables
 
@@ -56,14 +55,10 @@ rm -rf "$0"
 '''
 
 
-class CannotRun(Exception):
-    """Real servers cannot run on this machine; the text says why."""
-
-
 class RealServers:
     """Postfix and Dovecot while they run; `ports` has one for each service."""
 
-    def __init__(self, folder: pathlib.Path, authority: Any) -> None:
+    def __init__(self, folder, authority):
         """Write the configuration; nothing runs yet."""
         self.folder = folder
         with contextlib.ExitStack() as stack:
@@ -83,7 +78,7 @@ class RealServers:
             'localhost').private_key_and_cert_chain_pem.bytes().decode(),
             'root')
 
-    def _write(self, name: str, text: str, reader: str = '') -> None:
+    def _write(self, name, text, reader=''):
         path = self.folder / name
         path.write_text(text, encoding='utf-8')
         path.chmod(0o600 if reader else 0o644)
@@ -91,41 +86,37 @@ class RealServers:
         if reader:
             shutil.chown(path, reader)
 
-    def log(self) -> str:
+    def log(self):
         """What both servers have logged up to now."""
-        return ''.join((self.folder / name).read_text('utf-8', 'replace')
-                       for name in ('dovecot.out', 'postfix.out',
-                                    'postfix.log')
-                       if (self.folder / name).exists())
+        return ''.join(
+            path.read_text('utf-8', 'replace')
+            for name in ('dovecot.out', 'postfix.out', 'postfix.log')
+            for path in self.folder.glob(name))
 
-    def runs(self) -> bool:
+    def runs(self):
         """Return whether both servers do."""
         assert not re.search('exit code [1-9]', self.log()), self.log()
         with socket.socket(socket.AF_UNIX) as probe:
             return 'exit code 0' in self.log() and not probe.connect_ex(
                 str(self.folder / 'auth'))
 
-    def delivered(self, last: bool = False) -> dict[str, list[bytes]]:
-        """Wait until nothing is queued; return, and `last` remove, what came.
-
-        Postfix answers the final dot when the message is in the queue.
-        """
+    def delivered(self, last=False):
+        """Wait for the delivery; return, and `last` remove, what came."""
         cli.wait_until(lambda: not any(     # from one to the next it moves
             names for queue in ('incoming', 'active', 'deferred')
             for _, _, names in os.walk(self.folder / 'queue' / queue)),
             'the delivery')
-        messages: dict[str, list[bytes]] = {}
+        messages = {}
         for path in (self.folder / 'mail').glob('*/new/*'):
-            message = path.read_bytes()
-            to, = re.findall('(?m)^Delivered-To: (.*)$', message.decode())
+            message = path.read_bytes().replace(b'\n', b'\r\n')
+            to, = re.findall('(?m)^Delivered-To: (.*)\r$', message.decode())
             messages.setdefault(to, []).append(message)
             if last:
                 path.unlink()
         return messages
 
 
-def token(user: str, expires_in: int = 3600, scope: str = 'SMTP.Send',
-          padding: int = 0) -> str:
+def token(user, expires_in=3600, scope='SMTP.Send', padding=0):
     """Make a token (RFC 7519) as an identity provider would."""
     parts = b'.'.join(urlsafe_b64encode(json.dumps(part).encode()).rstrip(b'=')
                       for part in ({'alg': 'HS256', 'typ': 'JWT'}, {
@@ -136,22 +127,25 @@ def token(user: str, expires_in: int = 3600, scope: str = 'SMTP.Send',
     return f'{parts.decode()}.{signature.decode().rstrip("=")}'
 
 
-@contextlib.contextmanager
-def running(authority: Any) -> Iterator[RealServers]:
-    """Run the servers for the length of a `with` block.
+def cannot_run(reason):
+    """Skip a test that needs other programs, or fail if that is asked for."""
+    if os.environ.get('SMTP_TEST_REAL_SERVERS') == 'required':
+        pytest.fail(f'required, but: {reason}')
+    pytest.skip(reason)
 
-    Raises:
-        CannotRun: They are not installed, or we are not root.
-    """
+
+@contextlib.contextmanager
+def running(authority):
+    """Run the servers for the length of a `with` block."""
     env = {'PATH': f'{os.environ.get("PATH", os.defpath)}:/usr/sbin'}
     if os.name != 'posix' or os.geteuid():
-        raise CannotRun('only root can start Postfix')
+        cannot_run('only root can start Postfix')
     for command, version in ('postconf -d mail_version', b''), (
             'dovecot --version', b'2.3.'):
         done = subprocess.run(command, shell=True, capture_output=True,
                               env=env)
         if done.returncode or not done.stdout.startswith(version):
-            raise CannotRun(f'{command}: {(done.stdout or done.stderr)!r}')
+            cannot_run(f'{command}: {(done.stdout or done.stderr)!r}')
     folder = pathlib.Path(tempfile.mkdtemp(prefix='mail-'))
     folder.chmod(0o755)
     servers = RealServers(folder, authority)

@@ -1,10 +1,7 @@
 """The practice server: aiosmtpd with Office 365's extensions and sentences.
 
-`with PracticeServer(refusals=['greylisted']) as server: ...` runs it on a
-free port of this computer, for practice.py and for the tests. aiosmtpd speaks
-SMTP; two classes adapt it. PracticeSMTP is one connection: it rewords the
-replies and gives the refusals. PracticeServer is what all connections share:
-it decides about logins and keeps the messages.
+PracticeSMTP is one connection: it rewords the replies and gives the refusals.
+PracticeServer is what all share: it decides about logins and keeps messages.
 """
 
 import asyncio
@@ -69,7 +66,6 @@ class Received(typing.NamedTuple):
     recipients: tuple
     content: bytes
     user: str
-    tls: str
     mail_options: tuple
 
     def parse(self):
@@ -88,14 +84,13 @@ class PracticeSMTP(SMTP):
 
     async def push(self, status):
         """Send one reply; all of them leave through here."""
-        refusal = '' if self.greeted else self.event_handler.refusal(
-            'greeting')
-        if refusal:
-            status = refusal
-        elif self.greeted and isinstance(status, str) and (
-                status not in self.event_handler.refusals.values()):
+        refusal = ''
+        if not self.greeted:
+            refusal = self.event_handler.refusal('greeting')
+            self.greeted, status = True, refusal or status
+        elif isinstance(status, str) and status not in (
+                one.reply for one in self.event_handler.refusals.values()):
             status = reword(status)
-        self.greeted = True
         await super().push(status)
         if refusal or status[:3] in ('421', b'421'):
             # Closing with commands unread would reset the connection, and
@@ -162,13 +157,9 @@ class PracticeSMTP(SMTP):
 class PracticeServer(Controller):
     """A server on a free port of 127.0.0.1, called localhost; `with` runs it.
 
-    Args:
-        refusals: Names and 'STEP=REPLY' texts, see `parse_refusal`.
-        drop_after_dot: Close the connection instead of answering the final
-            dot. The message has arrived all the same.
-
-    A client needs `host`, `port` and `ca_file`. What arrived is in the list
-    `messages`; `given` names the refused steps; `folder` is temporary.
+    What arrived is in the list `messages`; `given` is the first Refusal that
+    was given. With `drop_after_dot` it closes the connection instead of
+    answering the final dot; the message has arrived all the same.
     """
 
     host = 'localhost'
@@ -177,9 +168,8 @@ class PracticeServer(Controller):
         """Reserve a free port, and make the certificate."""
         self.socket = socket.create_server(('127.0.0.1', 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.expected = list(map(parse_refusal, refusals))
-        self.refusals = {one.step: one.reply for one in self.expected}
-        self.given = []
+        self.refuse(*refusals)
+        self.given = None
         self.drop_after_dot = drop_after_dot
         self.messages, self.connections = [], []
         self._temporary = tempfile.TemporaryDirectory(prefix='smtp-')
@@ -205,7 +195,7 @@ class PracticeServer(Controller):
         # Login data is "deprecated" for aiosmtpd, at each login, on stderr.
         logging.getLogger('mail.log').setLevel(logging.ERROR)
         self.start()
-        self.given.clear()  # aiosmtpd connects once, to see that it runs
+        self.given = None   # aiosmtpd connects once, to see that it runs
         return self
 
     def __exit__(self, *exception):
@@ -224,18 +214,17 @@ class PracticeServer(Controller):
     def _create_server(self):
         return self.loop.create_server(self._factory_invoker, sock=self.socket)
 
+    def refuse(self, *texts):
+        """Refuse from now on what the names or 'STEP=REPLY' texts say."""
+        self.refusals = {one.step: one for one in map(parse_refusal, texts)}
+
     def refusal(self, *steps):
         """Return the reply that refuses the first of these steps, or ''."""
         for step in steps:
             if step in self.refusals:
-                self.given.append(step)
-                return self.refusals[step]
+                self.given = self.given or self.refusals[step]
+                return self.refusals[step].reply
         return ''
-
-    def refused_with(self):
-        """Return the first Refusal that was given; None if none was."""
-        return next((one for one in self.expected
-                     if self.given and one.step == self.given[0]), None)
 
     def authenticate(self, server, session, envelope, mechanism, login):
         """Accept the one user; aiosmtpd answers 235 then."""
@@ -283,8 +272,7 @@ class PracticeServer(Controller):
             return refusal
         self.messages.append(Received(
             envelope.mail_from, tuple(envelope.rcpt_tos), envelope.content,
-            session.auth_data[0].decode(), session.ssl['ssl_object'].version(),
-            tuple(envelope.mail_options)))
+            session.auth_data[0].decode(), tuple(envelope.mail_options)))
         if self.drop_after_dot:
             server.transport.close()
             raise asyncio.CancelledError  # how aiosmtpd ends a connection

@@ -1,7 +1,5 @@
 """Tables of cases: the .ini files of data/, a case in each section."""
 
-from __future__ import annotations
-
 import configparser
 import pathlib
 import re
@@ -9,22 +7,20 @@ import re
 DATA = pathlib.Path(__file__).resolve().parents[1] / 'data'
 
 
-def read(name: str) -> list[tuple[str, dict[str, str]]]:
+def read(name):
     """Return the cases of a table: (name, values), in their order.
 
-    `key = value`, a value may go on in indented lines; `#` begins a comment
-    at the start of a line only, and everything else stands for itself.
+    A value may go on in indented lines; `#` begins a comment at the start of
+    a line only, and everything else stands for itself.
     """
     parser = configparser.ConfigParser(
-        interpolation=None, delimiters=('=',), comment_prefixes=('#',),
-        strict=True)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    with open(DATA / f'{name}.ini', encoding='utf-8') as file:
-        parser.read_file(file)
+        interpolation=None, delimiters=('=',), comment_prefixes=('#',))
+    parser.optionxform = str
+    parser.read_string((DATA / f'{name}.ini').read_text('utf-8'))
     return [(section, dict(parser[section])) for section in parser.sections()]
 
 
-def rows(name: str, section: str, split: str = ' => ') -> list[list[str]]:
+def rows(name, section, split=' => '):
     r"""Return the lines of a section: the key, and the cells of the line.
 
     What `\x1b`, `\u200b`, `\r`, `\n` and `\t` stand for is put in.

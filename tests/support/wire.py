@@ -1,15 +1,11 @@
 """The server's end of a connection, for the servers of these tests."""
 
-from __future__ import annotations
-
 import contextlib
 import select
 import socket
-import ssl
 import struct
 import threading
 import time
-from typing import Any
 
 PATIENCE = 10  # seconds that the server waits for the client at any point
 
@@ -25,16 +21,15 @@ class HungUp(Mismatch):
 class Wire:
     """The server's end of one connection: lines, TLS, and ways to end it."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection):
         """Take over an accepted connection."""
-        self.socket: Any = connection
+        self.socket = connection
         self.buffer = b''
-        self.secure = False
-        self.ended = False
+        self.secure = self.ended = False
         connection.settimeout(PATIENCE)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def receive(self) -> bytes:
+    def receive(self):
         """Return further octets, b'' when the client has hung up."""
         try:
             return self.socket.recv(65536)
@@ -43,7 +38,7 @@ class Wire:
         except OSError:  # reset, or TLS cut off: gone is gone
             return b''
 
-    def read_line(self) -> str:
+    def read_line(self):
         """Return the next line; its octets that are not UTF-8 escaped."""
         while b'\n' not in self.buffer:
             more = self.receive()
@@ -56,14 +51,14 @@ class Wire:
             raise Mismatch(f'C: {line!r} and a bare LF')
         return line[:-1].decode('utf-8', 'backslashreplace')
 
-    def talks_on(self) -> bool:
+    def talks_on(self):
         """Return whether the client has sent more than was read."""
         if (self.secure and self.socket.pending()
                 or select.select([self.socket], [], [], 0)[0]):
             self.buffer += self.receive()
         return bool(self.buffer)
 
-    def start_tls(self, context: ssl.SSLContext) -> None:
+    def start_tls(self, context):
         """Do the server's part of the handshake."""
         try:
             self.socket = context.wrap_socket(self.socket, server_side=True)
@@ -71,35 +66,34 @@ class Wire:
             raise HungUp(f'-- no TLS: {error}') from None
         self.secure = True
 
-    def send(self, octets: bytes) -> None:
+    def send(self, octets):
         """Send all the octets; a client that is gone gets none."""
         with contextlib.suppress(OSError):
             self.socket.sendall(octets)
 
-    def close(self) -> None:
-        """End the connection so that everything sent still arrives."""
+    def close(self):
+        """End it so that all that was sent arrives; return what still came."""
         if self.ended:
-            return
+            return self.buffer
         self.ended = True
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
-        self.drain()
+        rest, _ = self.drain()
         self.socket.close()
+        return rest
 
-    def drain(self) -> tuple[bytes, bool]:
+    def drain(self):
         """Read on until the client hangs up; return what came, and if so."""
         octets, until = self.buffer, time.monotonic() + PATIENCE
-        while time.monotonic() < until:
-            try:
+        with contextlib.suppress(Mismatch):
+            while time.monotonic() < until:
                 more = self.receive()
-            except Mismatch:
-                break
-            if not more:
-                return octets, True
-            octets += more
+                if not more:
+                    return octets, True
+                octets += more
         return octets, False
 
-    def reset(self) -> None:
+    def reset(self):
         """Cut the connection: the client gets ECONNRESET."""
         self.ended = True
         with contextlib.suppress(OSError):
@@ -111,7 +105,7 @@ class Wire:
 class Server(threading.Thread):
     """A server that serves one connection, during a `with` block."""
 
-    def __init__(self, host: str = '127.0.0.1', listens: bool = True) -> None:
+    def __init__(self, host='127.0.0.1', listens=True):
         """Take a port."""
         super().__init__(daemon=True)
         self.over = threading.Event()   # no client will come any more
@@ -120,26 +114,30 @@ class Server(threading.Thread):
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         self.listener.bind((host, 0))
         self.listener.settimeout(0.05)
-        self.port: int = self.listener.getsockname()[1]
+        self.port = self.listener.getsockname()[1]
         if listens:
             self.listener.listen()
 
-    def accept(self) -> Wire | None:
-        """Return the connection; None when the client ends without one."""
+    def run(self):
+        """Serve a connection, until the client ends without one."""
+        wire = over = None
         with self.listener:
-            while True:
+            while not wire and not over:
                 over = self.over.is_set()  # it may have come and gone by now
                 with contextlib.suppress(OSError):
-                    return Wire(self.listener.accept()[0])
-                if over:
-                    return None
+                    wire = Wire(self.listener.accept()[0])
+        if wire:
+            try:
+                self.serve(wire)
+            finally:
+                wire.close()
 
-    def __enter__(self) -> Any:
+    def __enter__(self):
         """Begin to serve."""
         self.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         """Wait for the end of the session."""
         self.over.set()
         self.join(2 * PATIENCE)

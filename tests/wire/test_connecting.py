@@ -57,7 +57,7 @@ def test_all_addresses_are_tried(ipv6, send, lookup, closed_port, post,
             super().__init__(family, *args, **kwargs)
     monkeypatch.setattr(socket, 'socket', Socket)
     dead = [('127.0.0.1', closed_port), ('::1', closed_port)]
-    lookup([*dead, ('127.0.0.1', post.server.port)])
+    lookup([*dead, ('127.0.0.1', post.port)])
     checks.check(send(*post.options), 0)
     lookup(dead)
     result = send('--server', 'localhost', '-p', str(closed_port))

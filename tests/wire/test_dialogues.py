@@ -13,7 +13,7 @@ FILES = sorted(dialogue.DIALOGUES.glob('*/*.txt'))
     'path', FILES, ids=lambda path: f'{path.parent.name}/{path.stem}')
 def test_dialogue(path, play):
     """Play the file; compare wire, exit code, verdict, words and secrets."""
-    told = dialogue.load(path)
+    told = dialogue.parse(path.read_text('utf-8'))
     result, player = play(told, '--verbose')
     secret = told.setting('token') or told.setting('password',
                                                    dialogue.PASSWORD)
@@ -48,7 +48,8 @@ def check_message(told, player):
     ['', '.', 'a.', '..a'] * 9000], ids=['longer', 'alone', 'mixed'])
 def test_dots_wherever_a_chunk_begins(lines, play, folder):
     """A message leaves in pieces, and each may begin with a dot."""
-    told = dialogue.load(dialogue.DIALOGUES / 'login/accepted_and_sent.txt')
+    told = dialogue.parse((dialogue.DIALOGUES / 'login/accepted_and_sent.txt'
+                           ).read_text('utf-8'))
     told.settings['text'] = lines
     (folder / 'text').write_text('\n'.join(lines))
     result, player = play(told, '--body', '@text')

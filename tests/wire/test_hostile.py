@@ -216,8 +216,9 @@ def check(cell, context, hold_a_session):
 
 def test_a_refusal_in_the_body_is_heard(call, server_context, large):
     """552, and the server stops reading: too large, not "try again later"."""
-    fault = hostile.then(hostile.saying(b'552 5.3.4 too big\r\n'),
-                         hostile.SILENT)
+    def fault(server, wire, right):
+        wire.send(b'552 5.3.4 too big\r\n')
+        server.over.wait(cli.PATIENCE)
     with hostile.serving('body', fault, server_context) as server:
         result = call(*cli.reach(server.port, timeout=20), '--tls', 'none',
                       *MAIL, '--attach', large)
