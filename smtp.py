@@ -216,7 +216,7 @@ EXIT_INTERRUPTED = 130
 
 # Three digits, then a hyphen or a space and text, or nothing.
 REPLY_LINE = re.compile('[2-5][0-9][0-9](?:[ -][^\r\n]*)?\r\n')
-STATUS_CODE = re.compile(r'(?m)^([245])..[ -](\1(?:\.[0-9]{1,3}){2})(?= |$)')
+STATUS_CODE = re.compile(r'(?m)^...[ -]([245]\.[0-9]{1,3}\.[0-9]{1,3})(?= |$)')
 MAX_SHOWN_REPLY = 600           # characters; the transcript has the rest
 
 # What errors call the steps that are not commands.
@@ -239,8 +239,7 @@ class Reply(namedtuple('Reply', 'code lines')):
     @property
     def status(self) -> str:
         """The last enhanced status code, such as '5.7.139', or ''."""
-        found = STATUS_CODE.findall('\n'.join(self.lines))
-        return found[-1][1] if found else ''
+        return str(['', *STATUS_CODE.findall('\n'.join(self.lines))][-1])
 
 
 def escape(text: str) -> str:

@@ -4,7 +4,8 @@
 
 First the tests run once under coverage, to learn which of them run which line,
 here or in a process of their own. Then each mutant gets the fastest tests of
-its line; a line that runs at import gets those of what uses its name.
+its line, and if it survives them all the others; a line that runs at import
+gets the tests of what uses its name.
 """
 
 import argparse
@@ -192,7 +193,8 @@ def main():
             folder = folders.get()
             (folder / 'smtp.py').write_text(mutant.of(source), 'utf-8')
             code = pytest(folder, 'pytest', '-x', *pick(
-                names, seconds, options.most), limit=options.limit)
+                names, seconds, options.most), limit=options.limit) or pytest(
+                    folder, 'pytest', '-x', *names, limit=10 * options.limit)
             folders.put(folder)
             return bool(code)
         chosen, survived = choose(source, options.seed, options.count), 0

@@ -94,7 +94,7 @@ def codes_for_a_refusal(verdict):
     if verdict.code < 500:
         return {LATER}
     login = verdict.code in (530, 534, 535, 538) or any(
-        re.match(r'5..[ -]5\.7\.', text) for text in verdict.texts)
+        re.match(r'...[ -]5\.7\.', text) for text in verdict.texts)
     return {checks.LOGIN} if login else {
         REFUSED, *[checks.MESSAGE] * (verdict.code == 552)}
 
