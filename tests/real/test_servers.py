@@ -20,7 +20,7 @@ class Aiosmtpd:
         """Take over a server that runs."""
         self.messages, self.log = server.messages, str
 
-    def delivered(self, last=False):
+    def delivered(self):
         """Return who has got what."""
         return {address: [each.content for each in self.messages
                           if address in each.recipients]
@@ -47,7 +47,7 @@ def send(request, call, ca_file):
         options = [*cli.reach(server.ports[service], ca_file), *{
             'implicit': ['--tls', 'implicit'],
             'relay': ['--tls', 'none', '--auth', 'none']}.get(service, [])]
-    server.delivered(last=True)
+        server.delivered(last=True)
     before = len(server.log())
 
     def send(*args, text='Hello', **more):
