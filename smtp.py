@@ -709,7 +709,8 @@ class Connection:
             self.heard.append(line.rstrip(CRLF))
             size += len(line)
             if size > MAX_REPLY or not REPLY_LINE.fullmatch(line):
-                text = shorten(self.transcript.hide(line))
+                # Not its end: if it was cut, a secret may have been, too.
+                text = self.transcript.hide(line)[:MAX_SHOWN_REPLY]
                 self.transcript.write('S:', text.rstrip(CRLF))
                 raise SMTPProtocolError(f'this is not a reply: {text}')
             self.transcript.show_reply(self.heard[-1])
@@ -1049,7 +1050,7 @@ def asks_for_user(connection: Connection) -> bool:
     challenge = ''.join(line[4:] for line in connection.heard)
     # Some servers do without base64, or write it badly: read what there is.
     digits = re.sub('[^A-Za-z0-9+/]', '', challenge)
-    octets = binascii.a2b_base64(digits[:len(digits) // 4 * 4])
+    octets = binascii.a2b_base64(digits + 'A' * (-len(digits) % 4))
     challenge += octets.replace(b'\0', b'').decode('utf-8', 'ignore')
     challenge = challenge.lower()
     return 'user' in challenge and 'pass' not in challenge
@@ -1792,7 +1793,7 @@ def print_all_timezones() -> None:
 # fields, which say how it is encoded, and a list of pieces. A piece is octets,
 # or a file that is read while it is sent, so that it takes no memory.
 
-TOO_LONG = re.compile(b'[^\r\n]{%d}' % (MAX_TEXT_LINE + 1))
+TOO_LONG = re.compile(b'(?m)^[^\r\n]{%d}' % (MAX_TEXT_LINE + 1))
 FILE_BLOCK = 840 * 57           # octets that make whole lines, and a BLOCK
 
 
@@ -2060,7 +2061,7 @@ def split_message(octets: bytes) -> tuple[list[re.Match[str]], bytes]:
     if wrong := FIELD.sub('', text):
         line = wrong.partition('\n')[0][:80]
         raise SMTPMessageError(f'this line is not a header field: {line}')
-    if b'\0' in octets or TOO_LONG.search(octets):
+    if any(b'\0' in part or TOO_LONG.search(part) for part in (header, body)):
         raise SMTPMessageError('the message has a NUL or a line of more than '
                                f'{MAX_TEXT_LINE} octets.')
     return [*FIELD.finditer(text)], body
@@ -2206,12 +2207,14 @@ FAILURES = (
     ('^SMTPProtocol.*(mismatch|self.signed|issuer)', 'You: check --server. '
      'Someone may be intercepting the connection, as some antivirus programs '
      'do. To trust an authority of your own, use --ca-file.'),
-    ('WRONG_VERSION|RECORD|PACKET|not a reply', 'You: check --server and '
-     '--port; --tls starttls goes with port 587, implicit with 465.'),
+    ('^SMTPProtocol.*(WRONG_VERSION|RECORD|PACKET|not a reply)', 'You: check '
+     '--server and --port; --tls starttls goes with port 587, implicit with '
+     '465.'),
     ('^SMTPNotSupported.*: (STARTTLS|AUTH)', 'You: use --port 587 or 465, or '
      '--auth none. On this network someone may be removing what is offered.'),
-    ('8BITMIME|SMTPUTF8|a line of more', 'You: let your mail program write it '
-     'in ASCII (encoded-words, quoted-printable) and fold long lines.'),
+    ('^SMTP(NotS|Mess).*(8BITMIME|SMTPUTF8|a line of more)', 'You: let your '
+     'mail program write it in ASCII (encoded-words, quoted-printable) and '
+     'fold long lines.'),
     ('not a valid address', "You: write 'user@host' or 'Name <user@host>', "
      'with commas between several; a name with a comma needs "quotes". With '
      '--message, --from and --to replace the addresses in it.'),
@@ -2273,7 +2276,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise SMTPUsageError, without a value: it may be a password."""
-        message = re.sub(r"(?s)(s: (?:--[\w-]+|-\w)).*|:? '.*", r'\1', message)
+        message = re.sub(
+            r"""(?s)(arguments:(?: --\w[\w-]*| -\w)?).*|:? ['"].*""", r'\1',
+            message)
         if re.search('--pass(?!word-c)', message):
             message = 'a password is never an option: use $SMTP_PASSWORD'
         raise SMTPUsageError(f'{message}; --help lists the options.')
@@ -2415,7 +2420,7 @@ def run_password_command(command: str) -> str:
                                    stdin=subprocess.DEVNULL)
             problem = f'exit code {code}; a line in UTF-8 is needed'
         except (OSError, ValueError) as error:
-            code, problem = -1, str(error)
+            code, problem = -1, getattr(error, 'strerror', None) or str(error)
         output.seek(0)
         secret = output.readline().decode(errors='replace').rstrip('\r\n')
     if code or not secret or '\ufffd' in secret:
@@ -2543,9 +2548,10 @@ def submit(options: argparse.Namespace, account: str, secret: str) -> str:
     shown = options.verbose or options.explain or options.step
     session = {name: getattr(options, name) for name in (
         'server', 'port', 'tls', 'ca_file', 'ehlo', 'timeout', 'auth')}
-    session['transcript'] = Transcript(
+    options.transcript = options.transcript or Transcript(
         sys.stderr if shown else None, explain=options.explain,
-        step=options.step, meter=sys.stderr)
+        step=options.step, meter=sys.stderr)    # it knows refused passwords
+    session['transcript'] = options.transcript
     if not options.check:
         return str(deliver(options.mail, secret, user=account, **session))
     with open_session(secret, account, **session) as connection:
@@ -2561,6 +2567,7 @@ def run(options: argparse.Namespace) -> str:
     """Do what the options ask for, and return the result to print."""
     options.mail = mail = gather(options)
     if options.dry_run:
+        print(end='')           # or say why that is not possible
         sys.stdout.buffer.writelines(mail.chunks())
         sys.stdout.flush()
         return ''
@@ -2611,14 +2618,16 @@ def keep_text(options: argparse.Namespace) -> str:
 
 def judge(error: BaseException) -> tuple[str, int]:
     """Return the verdict on a run that ended in an error, and its code."""
-    if isinstance(error, KeyboardInterrupt):
-        if not isinstance(error.__context__, SMTPException):
-            return 'Not sent: interrupted.', EXIT_INTERRUPTED
+    if isinstance(error, KeyboardInterrupt) \
+            and isinstance(error.__context__, SMTPException):
         error = error.__context__       # Ctrl-C while QUIT followed an error
     if isinstance(error, SMTPException):
         doubt = isinstance(error, SMTPDeliveryUnknown)
         return (f'{"May have been" if doubt else "Not"} sent: '
                 f'{advise(error)}', error.exit_code)
+    # The parser's own errors may hide an interrupt.
+    if KeyboardInterrupt in (type(error), type(error.__context__)):
+        return 'Not sent: interrupted.', EXIT_INTERRUPTED
     if isinstance(error, OSError):
         return f'Not sent: {error.strerror or error}.', EXIT_FILE
     # Not the text of a UnicodeError, which quotes all it could not read.
@@ -2645,9 +2654,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    # If one is closed, print would use the other, or drop the text.
+    # If one is closed, print would use the other, or drop the text. The second
+    # cannot be written to, so that whoever tries hears of it.
     sys.stderr = sys.stderr or open(os.devnull, 'w', encoding='utf-8')
-    sys.stdout = sys.stdout or sys.stderr
+    sys.stdout = sys.stdout or open(os.devnull, encoding='utf-8')
+    with contextlib.suppress(Exception):    # another program may have set it
+        os.set_blocking(sys.stdin.fileno(), True)
     for stream in sys.stdout, sys.stderr:
         if hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='backslashreplace')
@@ -2655,7 +2667,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Out of the environment, which other programs inherit.
         password=os.environ.pop('SMTP_PASSWORD', ''),
         token=os.environ.pop('SMTP_ACCESS_TOKEN', '').strip(),
-        lines=[], mail=None)
+        lines=[], mail=None, transcript=None)
     try:
         try:
             parse_options(sys.argv[1:] if argv is None else argv, options)

@@ -14,7 +14,7 @@ import smtp
 from support import checks, hostile, judges
 from support.checks import FILE
 from support.judges import GENDER, compose, composed, normal, read, refused
-from support.post import MAIL, PASSWORD
+from support.post import ALICE, BOB, MAIL, PASSWORD
 
 SMUGGLED = [
     '\n.\n', '\n.\r\n', '\r\n.\n', '\r\n.\r', '\r.\r', '\r.\r\n', '\r.\n',
@@ -248,3 +248,14 @@ def test_octets_of_whole_messages(name, info, more):
     octets = re.sub(b'[0-9a-f]{24,}', b'RANDOM', composed(info, **more))
     golden = (judges.MESSAGES / 'composed' / f'{name}.eml').read_bytes()
     assert octets == golden.replace(b'\n', b'\r\n')
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize('length', [70, 990])
+def test_long_texts_cost_little(length):
+    """Ten megabytes, line by line, are looked through once."""
+    text = ('x' * length + '\n') * (10_000_000 // length)
+    info = {'From': ALICE, 'To': BOB}
+    assert smtp.build_message(info, text).size > 10_000_000
+    header = f'From: {ALICE}\nTo: {BOB}\n\n'
+    assert smtp.read_message((header + text).encode()).size > 10_000_000

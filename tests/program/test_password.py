@@ -59,8 +59,9 @@ def test_never_through_a_shell(trick, get, folder):
     ('false', 'exit code 1'), (python('os.kill(os.getpid(), 15)'), '15'),
     ('true', 'line in UTF-8'), ("printf '\\nhun'ter-two", 'line in UTF-8'),
     ("printf 'hun'ter-two\\\\377", 'line in UTF-8'), ('', ''), ("' '", ''),
-    ('no-such-program hunter-two', 'No such file.*no-such-program'),
-    ('/etc', 'Permission denied.*/etc'),
+    ('no-such-program hunter-two', 'No such file'),
+    ('hunter-two', 'No such file'),
+    ('/etc', 'Permission denied'),
     ('printf "open', 'quotation'), ('printf open\\', 'escape'),
     # It may have been the password: neither shown nor denied.
     ("sh -c 'echo hun''ter-two; exit 1'", 'exit code 1'),

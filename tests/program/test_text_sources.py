@@ -1,10 +1,11 @@
 """The text: from an option, a file or a pipe; every octet of it arrives."""
 
 import os
+import select
 
 import pytest
 
-from support import checks, judges
+from support import checks, cli, judges
 from support.checks import FILE, SENT, USAGE
 from support.post import ALICE, BASIC, BOB, PASSWORD
 
@@ -53,6 +54,20 @@ def test_text_from_the_option(text, call):
     """Only a leading @ and a lone hyphen mean something else."""
     result = call('-n', *BASIC, f'--body={text}', stdin=b'not this')
     assert text_of(result) == judges.normal(text)
+
+
+def test_a_slow_pipe_that_does_not_block(start):
+    """It may be shared with a program that made it so: nothing is cut."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    process = start('-n', *BASIC, stdin=read)
+    with open(write, 'wb', buffering=0) as pipe:
+        for piece in b'first ', b'second ', b'third':
+            cli.wait_until(lambda: cli.waits(process.pid), 'waiting')
+            pipe.write(piece)
+            cli.wait_until(lambda: not select.select([read], [], [], 0)[0])
+    os.close(read)
+    assert text_of(cli.ended(process)) == 'first second third\r\n'
 
 
 @pytest.mark.parametrize('shell, code, words', [

@@ -9,6 +9,9 @@ from support.checks import LOGIN, REFUSED, SETTINGS, USAGE
 from support.dialogue import BEGINS, QUIT, USER
 from support.post import ALICE, MAIL, PASSWORD, TOKEN
 
+# "User", "user:" and others, as servers write them
+USER_ASKED = ('VXNlcg==', 'VXNlcg', 'dXNlcjo=', 'TG9naW4gdXNlcjo=', 'dXNlcg',
+              'RW50ZXIgdXNlcg==', 'VXNlciBOYW1lAA==', 'user?')
 EVIL = ''.join(map(chr, [*range(32), *range(127, 160), 0x61c, 0x200b, 0x200e,
                          0x200f, *range(0x2028, 0x202f),
                          *range(0x2066, 0x206a), 0xfeff]))
@@ -37,6 +40,15 @@ def bear(play):
         assert set(player.secrets) <= {token.encode()}
         return result
     return bear
+
+
+@pytest.mark.parametrize('challenge', USER_ASKED)
+def test_the_password_is_no_user_name(challenge, play):
+    """However the user name is asked for again, it is what goes out."""
+    result, _ = play(BEGINS['login'] + (
+        f'C: AUTH LOGIN {USER}\nS: 334 {challenge}\nC: {USER}\n'
+        'S: 334 UGFzc3dvcmQ6\nC: ********\nS: 535 5.7.8 No\n') + QUIT)
+    checks.check(result, LOGIN)
 
 
 @pytest.mark.parametrize('mechanism', ['login', 'plain'])

@@ -119,6 +119,15 @@ def test_a_secret_or_a_user_that_is_not_text(secret, user, auth, post):
         assert 'hunter' not in text
 
 
+def test_an_echo_in_a_line_that_is_cut(play):
+    """Only the limit of a line ends the secret, so the mask misses it."""
+    line = 'x' * (8192 - len('535 ') - 10) + PASSWORD
+    result, _ = play(BEGINS['login'] + LOGIN.rpartition('S: ')[0]
+                     + f'S: 535 {line}\n', '-v')
+    checks.check(result, 76, 'not a reply')
+    assert PASSWORD[:9] not in result.err
+
+
 @pytest.mark.parametrize('option', ['-v', '--explain'])
 @pytest.mark.parametrize('auth', ['login', 'plain', 'xoauth2'])
 def test_an_echo(auth, option, play):
