@@ -87,7 +87,6 @@ def test_the_memory_is_that_of_the_client_alone(tmp_path):
 
 def test_the_command_starts():
     """The script and the folder beside it have the same name."""
-    pytest.importorskip('rich')
     done = subprocess.run(
         [sys.executable, str(cli.ROOT / 'tests' / 'benchmark.py'), '-h'],
         capture_output=True, text=True)
