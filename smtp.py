@@ -83,6 +83,7 @@ Each of these words means one thing only:
     mechanism     a way to log in                                      LOGIN
     challenge     what the server asks in a login           334 UGFzc3dvcmQ6
     response      what the client answers to a challenge
+    step          a part of a session: a command, or what happens instead
     transcript    what is shown of a session
     octet         eight bits
 
