@@ -4,7 +4,7 @@
 
 First the tests run once under coverage, to learn which of them run which line,
 here or in a process of their own. Then each mutant gets the fastest tests of
-its line, and if it survives them all the others; a line that runs at import
+its line, and if it survives them the whole files; a line that runs at import
 gets the tests of what uses its name.
 """
 
@@ -194,7 +194,9 @@ def main():
             (folder / 'smtp.py').write_text(mutant.of(source), 'utf-8')
             code = pytest(folder, 'pytest', '-x', *pick(
                 names, seconds, options.most), limit=options.limit) or pytest(
-                    folder, 'pytest', '-x', *names, limit=10 * options.limit)
+                    folder, 'pytest', '-x', *{name.partition('::')[0]
+                                              for name in names},
+                    limit=10 * options.limit)
             folders.put(folder)
             return bool(code)
         chosen, survived = choose(source, options.seed, options.count), 0

@@ -6,6 +6,9 @@ program; where they leave room for two exit codes, both are in the set.
 
 import concurrent.futures
 import io
+import os
+import select
+import socket
 import time
 
 import pytest
@@ -224,3 +227,21 @@ def test_a_refusal_in_the_body_is_heard(call, server_context, large):
                       *MAIL, '--attach', large)
         server.over.set()
     checks.check(result, checks.MESSAGE, '552 5.3.4 too big')
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/stat'), reason='Linux')
+def test_last_words(start, large):
+    """552 and a reset while smtp.py is in the middle of a piece: heard."""
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        process = start(*cli.reach(listener.getsockname()[1]), '--tls', 'none',
+                        *MAIL, '--attach', large)
+        server, _ = listener.accept()
+        with server, server.makefile('rb') as lines:
+            for code in 220, 250, 250, 250:
+                server.sendall(b'%d a\r\n' % code)
+                lines.readline()
+            server.sendall(b'354 a\r\n')
+            cli.wait_until(lambda: select.select([server], [], [], 0)[0]
+                           and cli.waits(process.pid), 'being stuck')
+            server.sendall(b'552 5.3.4 too big\r\n')
+    checks.check(cli.ended(process), checks.MESSAGE, '552 5.3.4 too big')
