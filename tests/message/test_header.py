@@ -119,3 +119,12 @@ def test_who_needs_smtputf8(post, field):
         options, octets = post.only().mail_options, post.only().content
         assert ('SMTPUTF8' in options) == (address == 'ö@b.c')
         assert octets.isascii() == (address != 'ö@b.c' or field == 'Bcc')
+
+
+def test_a_line_is_filled():
+    """A word goes to the next line only if it does not fit into 76."""
+    for last, lines in ('y' * 6, 1), ('y' * 7, 2):
+        text = composed({'Subject': f'{"x" * 60} {last}'}).decode()
+        field = re.search(r'(?s)\r\n(Subject: .*?)\r\nDate', text)[1]
+        assert field.count('\r\n') + 1 == lines
+        assert max(map(len, field.split('\r\n'))) <= 76

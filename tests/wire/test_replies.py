@@ -7,6 +7,7 @@ it looks at all octets at once, where smtp.py reads them as they come.
 import functools
 import itertools
 import re
+import socket
 import string
 from typing import NamedTuple
 
@@ -222,3 +223,21 @@ def test_size(play, offered, announced):
         + f'C: MAIL FROM:<alice@example.com>{" SIZE=<size>" * announced}\n'
         'S: 421 4.3.2 Shutting down\n-- closes\n', '--tls', 'none')
     checks.check(result, LATER, '421 4.3.2')
+
+
+def test_patience(call, ca_file, server_context, monkeypatch):
+    """A minute for each reply, and ten for the one that decides."""
+    waits, settimeout = [], socket.socket.settimeout
+
+    def spy(sock, seconds):
+        waits.append(seconds or 0)
+        settimeout(sock, seconds)
+    monkeypatch.setattr(socket.socket, 'settimeout', spy)
+    told = dialogue.parse(dialogue.SESSION)
+    with dialogue.playing(told, server_context) as player:
+        result = call('--server', 'localhost', '--port', str(player.port),
+                      '--ca-file', ca_file, *told.arguments(),
+                      password=dialogue.PASSWORD)
+    checks.check(result, SENT)
+    assert 599 < max(waits) <= 600
+    assert 59 < max(seconds for seconds in waits if seconds < 500) <= 60
