@@ -2606,11 +2606,13 @@ def keep_text(options: argparse.Namespace) -> str:
         else ('--body @', '.txt')
     name = time.strftime('unsent-%Y%m%d-%H%M%S-')
     for folder in os.curdir, None:          # None: that of temporary files
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as undo:
             # For this user only, and never over a file.
             number, path = tempfile.mkstemp(ending, name, folder)
+            undo.callback(os.remove, path)
             with open(number, 'wb') as file:
                 file.write(text)
+            undo.pop_all()                  # it is complete
             path = os.path.basename(path) if folder else shlex.quote(path)
             return f'\nYour text is kept. To send it, use {option}{path}'
     return ('\nYour text could not be kept in a file. Here it is:\n'

@@ -135,7 +135,7 @@ def test_a_folder_that_takes_no_file(run, tmp_path, folder):
 
 @pytest.mark.parametrize('limit', [0, 4096])
 @BOTH
-def test_the_disk_is_full(octets, options, limit, run):
+def test_the_disk_is_full(octets, options, limit, run, folder):
     """Before the first octet or later: the verdict, and all of the text."""
     resource = pytest.importorskip('resource')
     result = run(*options, *NOWHERE, stdin=octets + b'\nmore' * 9000,
@@ -143,3 +143,4 @@ def test_the_disk_is_full(octets, options, limit, run):
                      resource.RLIMIT_FSIZE, (limit, limit)))
     checks.check(result, 68, 'nowhere..x', absent='To send it')
     assert result.err.count('\nmore') == 9000
+    assert not list(folder.glob('unsent-*'))
