@@ -115,8 +115,11 @@ def list_refusals():
              + letters.printable(one.reply.replace('\r\n', ' '))
              for name, one in table.items()]
     follow = f'{typed(sys.executable)} {typed(__file__)} --refuse NAME'
-    # in one piece: a reader may stop early
-    print('\n'.join([*(line[:79] for line in lines), '', f'Next: {follow}']))
+    try:
+        print(*(line[:79] for line in lines), '', f'Next: {follow}', sep='\n',
+              flush=True)
+    except BrokenPipeError:     # as with `| head`: nothing more to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
