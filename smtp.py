@@ -2051,8 +2051,10 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
 def split_message(octets: bytes) -> tuple[list[re.Match[str]], bytes]:
     """Return header fields and body, or raise SMTPMessageError."""
     if octets.startswith(b'From '):     # as in a mailbox
-        if re.search(b'\n\r?\nFrom [^\n]*\n[!-9;-~]+[ \t]*:', octets):
-            raise SMTPMessageError('this is a mailbox of several messages.')
+        others = re.findall(b'\n\r?\nFrom [^\n]*\n[!-9;-~]+[ \t]*:', octets)
+        if others:
+            raise SMTPMessageError('this is a mailbox: it holds '
+                                   f'{len(others) + 1} messages.')
         octets = octets.partition(b'\n')[2]
     header, *rest = re.split(b'\r?\n\r?\n', octets, maxsplit=1)
     body = normalize_line_ends(b''.join(rest))
@@ -2471,12 +2473,19 @@ def find_secret(options: argparse.Namespace) -> str:
 
 
 def read_source(options: argparse.Namespace, source: str) -> bytes:
-    """Read a file, or standard input if it is '-', and keep what was piped."""
+    """Read a file, or standard input if it is '-', and keep what was piped.
+
+    Raises:
+        SMTPUsageError, SMTPMessageError: Nothing was piped.
+    """
     if source != '-':
         with open_file(source) as file:
             return file.read()
     while sys.stdin and (octets := os.read(sys.stdin.fileno(), BLOCK)):
         options.lines.append(octets)
+    if not options.lines and options.body != '-':
+        kind = SMTPUsageError if options.message is None else SMTPMessageError
+        raise kind('standard input is empty: give --body, or a file.')
     return b''.join(options.lines)
 
 
@@ -2511,8 +2520,6 @@ def compose(options: argparse.Namespace) -> Mail:
         text = read_text(options, 'body')
     elif not is_terminal(sys.stdin):
         text = decode_text(read_source(options, '-'))
-        if not text and options.body is None:
-            raise SMTPUsageError('standard input is empty: give --body.')
     html = None if options.html is None else read_text(options, 'html')
     list_attachments(options.attach)        # before anything is asked
     info = options.info

@@ -96,10 +96,10 @@ def test_what_goes_through(send, octets):
 
 @pytest.mark.parametrize('octets, words', [
     (b'', 'is empty'), (b'\r\n', 'is empty'), (b'PK\x03\x04\0', 'line .*PK'),
-    (b'From x\n' + HEADER + b'\nHi\n' + SECOND, 'several messages'),
-    (b'From x\n' + HEADER + b'\n' * 99_999 + SECOND * 2, 'several messages'),
+    (b'From x\n' + HEADER + b'\nHi\n' + SECOND, 'holds 2 messages'),
+    (b'From x\n' + HEADER + b'\n' * 99_999 + SECOND * 2, 'holds 3 messages'),
     ((b'From x\n' + HEADER + b'\n' + SECOND).replace(b'\n', b'\r\n'),
-     'several messages'), (b'To: bob@example.org\n\n', 'From.*--from'),
+     'holds 2 messages'), (b'To: bob@example.org\n\n', 'From.*--from'),
     (b'From: a@b.c, d@e.f\nTo: b@c.d\n\n', 'Sender.*--from'),
     (b'From: a@b.c\nTo: Nobody:;\n\n', 'recipient.*--to'),
     (b'From: a@b.c\nTo: bob\n\n', 'bob.*--to'), (b'\n' + HEADER, 'line'),

@@ -52,7 +52,7 @@ def test_format_patch(git, post, call):
     assert header.startswith(wanted[0].partition(b'\r\n')[2])
     two = git('format-patch', '-2', '--stdout', 'main')
     checks.check(call(*args, stdin=two, password=PASSWORD), 65,
-                 'several messages')
+                 'holds 2 messages')
 
 
 def test_send_email(git, post):
