@@ -8,7 +8,7 @@ import time
 import pytest
 
 from support import checks, cli, dialogue, hostile
-from support.post import ALICE, BASIC, BOB, PASSWORD
+from support.post import ALICE, BASIC, BOB, MAIL, PASSWORD
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, 'SIGHUP'),
                                 reason='needs signals')
@@ -117,3 +117,14 @@ def test_an_ignored_signal_stays_ignored(start, ca_file, server_context):
                             signal.signal(signal.SIGHUP, signal.SIG_IGN)))
         cli.wait_until(lambda: server.reached, 'the greeting')
         checks.check(ends(process, 'SIGHUP'), 75, 'greeting')
+
+
+def test_while_options_are_read(call, monkeypatch):
+    """The parser may hide an interrupt behind an error of its own."""
+    def parse(*_):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise AttributeError('save_nargs')
+    monkeypatch.setattr('argparse.ArgumentParser.parse_intermixed_args', parse)
+    checks.check(call(*MAIL), 130, 'interrupted')
