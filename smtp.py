@@ -55,20 +55,20 @@ and stop there.
 
 Contents:
 
-     1  Constants          server, reply codes, limits, exit codes
-     2  Replies and errors what the server says, and what can go wrong
-     3  The transcript     what the user sees of the session
-     4  The connection     lines and replies over a socket
-     5  Opening            connecting, greeting, EHLO, STARTTLS
-     6  Logging in         AUTH LOGIN, AUTH PLAIN, AUTH XOAUTH2
-     7  One mail           envelope, message, goodbye
-     8  The whole session  open_session, deliver
-     9  Header fields      encoded-words, addresses, folding, dates
-    10  Parts              text, attachments, multipart
-    11  The message        build_message, read_message, smtp_send
-    12  Advice             what an error means, and who can act
-    13  The command line   options, questions, the password
-    14  The program        text that must not be lost, the verdict
+     1  Constants           server, reply codes, limits, exit codes
+     2  Replies and errors  what the server says, and what can go wrong
+     3  The transcript      what the user sees of the session
+     4  The connection      lines and replies over a socket
+     5  Opening             connecting, greeting, EHLO, STARTTLS
+     6  Logging in          AUTH LOGIN, AUTH PLAIN, AUTH XOAUTH2
+     7  One mail            envelope, message, goodbye
+     8  The whole session   open_session, deliver
+     9  Header fields       encoded-words, addresses, folding, dates
+    10  Parts               text, attachments, multipart
+    11  The message         build_message, read_message, smtp_send
+    12  Advice              what an error means, and who can act
+    13  The command line    options, questions, the password
+    14  The program         text that must not be lost, the verdict
 
 Each of these words means one thing only:
 
@@ -152,14 +152,13 @@ MASK = '********'           # shown in place of a secret
 SERVICE_READY = 220
 AUTHENTICATION_SUCCEEDED = 235
 COMPLETED = 250
-
 WILL_FORWARD = 251          # also a "yes" to RCPT
 CHALLENGE = 334             # "go on with the login"
 START_MAIL_INPUT = 354      # "go on with the message"
 NOT_AVAILABLE = 421         # may come at any time: the server hangs up
 PARAMETER_REFUSED = 501, 504    # syntax error in it, or not implemented
-EXCEEDED_STORAGE = 552
 CREDENTIALS_INVALID = 535
+EXCEEDED_STORAGE = 552
 LOGIN_CODES = (530, 534, CREDENTIALS_INVALID, 538)  # RFC 4954 section 6
 
 # Lengths in octets
@@ -271,9 +270,9 @@ class Receipt(namedtuple('Receipt', 'reply recipients message_id')):
 
 
 class SMTPException(Exception):
-    """Base class of our errors; from deliver, all but one mean: not sent.
+    """Base class of our errors; all but SMTPDeliveryUnknown mean: not sent.
 
-    The one is SMTPDeliveryUnknown.
+    This holds for what deliver raises; inside a session Mail.in_doubt tells.
 
     Attributes:
         problem: What went wrong, in one sentence.
@@ -336,11 +335,7 @@ class SMTPProtocolError(SMTPException):
 
 
 class SMTPNotSupportedError(SMTPException):
-    """The server lacks what is needed: use another server or mechanism.
-
-    You: ask which port and mechanism to use. On this network someone may be
-    removing what is offered.
-    """
+    """The server lacks what is needed: use another server or mechanism."""
     exit_code = EXIT_UNAVAILABLE
 
 
@@ -395,7 +390,8 @@ class SMTPRecipientsRefused(SMTPResponseException):
         limit = max(100, MAX_SHOWN_REPLY // len(self.refused))
         lines = [f'{address}: {shorten(" ".join(reply.lines), limit)}'
                  for address, reply in self.refused.items()]
-        lines[10:] = [f'and {len(lines) - 10} more'] * (len(lines) > 10)
+        if len(lines) > 10:
+            lines[10:] = [f'and {len(lines) - 10} more']
         return '\n  '.join(map(escape, [self.problem, *lines]))
 
 
@@ -600,8 +596,9 @@ class Transcript:
 #
 # Nothing guards against a server that says 250 and discards the mail.
 
-# What nobody may type with --step: commands that change the connection, and,
-# once MAIL was sent, those that change the envelope.
+# What nobody may type with --step: commands that change the connection, BDAT,
+# which takes the next octets for a message, and what is not ASCII; and, once
+# MAIL was sent, commands that change the envelope.
 PROMPT = '-- Next command? (Enter: smtp.py sends it, ?: explain, q: quit) > '
 NEVER_TYPED = re.compile('AUTH|STARTTLS|BDAT|.*[^ -~]', re.IGNORECASE)
 NO_LONGER = re.compile(r'(EHLO|HELO|MAIL|RCPT|RSET)\b', re.IGNORECASE)
@@ -636,7 +633,8 @@ class Connection:
         self.pipelining = self.quit_sent = self.closed = False
         self._socket, self._received = sock, b''
         address = str(sock.getsockname()[0]).split('%')[0]
-        self.our_address = f'[{"IPv6:" * (":" in address)}{address}]'
+        family = 'IPv6:' if ':' in address else ''
+        self.our_address = f'[{family}{address}]'
 
     def close(self) -> None:
         """Hang up."""
@@ -1029,9 +1027,9 @@ def start_tls(connection: Connection, context: ssl.SSLContext,
 #
 # Each mechanism is a function that sends its responses and returns the reply
 # to the last of them: 235, logged in, or 334, one more challenge, for which
-# it has no response. Any other reply is an error at once. To add a mechanism,
-# write such a function, and give it a line in MECHANISMS; if a response holds
-# more than the bare secret, the function has to protect it first.
+# it has no response. Any other reply is an error. To add a mechanism, write
+# such a function, and give it a line in MECHANISMS; if a response holds more
+# than the bare secret, the function has to protect it first.
 
 LAST_REPLIES = (AUTHENTICATION_SUCCEEDED, CHALLENGE)
 
@@ -1467,10 +1465,11 @@ def check_session(server: str, port: int, tls: str | None, auth: str,
     """Return host and EHLO name in ASCII, or raise SMTPUsageError."""
     wait = REPLY_TIMEOUT if timeout is None else timeout
     if not 0 < port < 65536 or not 0 < wait <= MAX_TIMEOUT:
-        raise SMTPUsageError('the port is from 1 to 65535, the timeout above '
-                             f'0 and up to {MAX_TIMEOUT} seconds.')
+        raise SMTPUsageError('the port must be from 1 to 65535, and the '
+                             f'timeout above 0, up to {MAX_TIMEOUT} seconds.')
     if tls not in (None, *TLS_WAYS) or auth not in AUTH_WAYS:
-        raise SMTPUsageError(f'tls is of {TLS_WAYS}, auth of {AUTH_WAYS}.')
+        raise SMTPUsageError(f'tls must be one of {TLS_WAYS}, and auth one of '
+                             f'{AUTH_WAYS}.')
     name = server
     try:
         host = server.strip('[]') if server.isascii() \
@@ -1578,7 +1577,7 @@ def deliver(mail: Mail, password: str, *, user: str = '', **session: Any
             send_envelope(opened, mail)
             return send_message(opened, mail)
     except BaseException as error:
-        if mail.receipt:
+        if mail.receipt and isinstance(error, KeyboardInterrupt):
             error.args = (mail.receipt,)
         elif mail.in_doubt:
             raise SMTPDeliveryUnknown(
@@ -1630,10 +1629,12 @@ def format_text(field: str, text: str) -> list[str]:
     if LIKE_ENCODED_WORD.search(text) or '' in words:
         return encode_words(text, field)
     formatted: list[str] = []
-    for foreign, same in itertools.groupby(     # 800 octets fit on a line
-            words, lambda word: not re.fullmatch('[!-~]{1,800}', word)):
-        text = ' '.join(same)
-        formatted += encode_words(text, field) if foreign else text.split()
+    # A word of ASCII that is too long for a line has to be encoded, too.
+    for plain, same in itertools.groupby(words, lambda word: bool(
+            re.fullmatch('[!-~]{1,800}', word))):
+        together = list(same)
+        formatted += together if plain \
+            else encode_words(' '.join(together), field)
     return formatted
 
 
@@ -2063,7 +2064,7 @@ def split_message(octets: bytes) -> tuple[list[re.Match[str]], bytes]:
     text = text.rstrip('\n') + '\n'
     if wrong := FIELD.sub('', text):
         line = wrong.partition('\n')[0][:80]
-        raise SMTPMessageError(f'this line is not a header field: {line}')
+        raise SMTPMessageError(f'not a header line in UTF-8: {line}')
     if any(b'\0' in part or TOO_LONG.search(part) for part in (header, body)):
         raise SMTPMessageError('the message has a NUL or a line of more than '
                                f'{MAX_TEXT_LINE} octets.')
@@ -2171,6 +2172,7 @@ REFUSALS = (
      r'filter|:blocked)', 'You: something in the text looks like spam.'),
     ('blocked using|block ?list|black ?list|blocked - see',
      'Your administrator: your network is on a blocklist of spam senders.'),
+    # What follows below would mislead if a login is refused.
     ('^AUTH XOAUTH2: 5', 'You: get a new token, for this user and with the '
      'scope SMTP.Send. Or authenticated SMTP is off for the mailbox.'),
     ('^AUTH.*: (334|5)', 'You: check user name (-u), password and --auth. '
@@ -2279,6 +2281,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise SMTPUsageError, without a value: it may be a password."""
+        # As in: "unrecognized arguments: -x secret", "invalid choice: 'it'".
         message = re.sub(
             r"""(?s)(arguments:(?: --\w[\w-]*| -\w)?).*|:? ['"].*""", r'\1',
             message)
@@ -2350,6 +2353,7 @@ def parse_options(arguments: Sequence[str], options: argparse.Namespace
     end = [*arguments, '--'].index('--')    # what follows are recipients
     make_parser().parse_intermixed_args(arguments[:end], options)
     to = [*options.recipients, *arguments[end + 1:], *options.to]
+    # [] is a field that was not given.
     options.info = {'From': options.sender, 'Subject': options.subject,
                     'To': to, 'Cc': options.cc, 'Bcc': options.bcc}
     for name, value in options.header:
@@ -2407,7 +2411,7 @@ def ask(field: str) -> str:
             return text
         except SMTPMessageError as error:
             say(advise(error))
-    raise SMTPUsageError(f'--{field.lower()} is missing, and nobody gave it.')
+    raise SMTPUsageError(f'--{field.lower()} is missing, and no answer came.')
 
 
 def run_password_command(command: str) -> str:
@@ -2553,13 +2557,9 @@ def gather(options: argparse.Namespace) -> Mail:
 
 def submit(options: argparse.Namespace, account: str, secret: str) -> str:
     """Send a mail, or check whether that would work; return what to print."""
-    shown = options.verbose or options.explain or options.step
     session = {name: getattr(options, name) for name in (
-        'server', 'port', 'tls', 'ca_file', 'ehlo', 'timeout', 'auth')}
-    options.transcript = options.transcript or Transcript(
-        sys.stderr if shown else None, explain=options.explain,
-        step=options.step, meter=sys.stderr)    # it knows refused passwords
-    session['transcript'] = options.transcript
+        'server', 'port', 'tls', 'ca_file', 'ehlo', 'timeout', 'auth',
+        'transcript')}
     if not options.check:
         return str(deliver(options.mail, secret, user=account, **session))
     with open_session(secret, account, **session) as connection:
@@ -2585,6 +2585,11 @@ def run(options: argparse.Namespace) -> str:
                  'servers refuse that without the permission "Send As".')
     if options.ca_file:
         make_tls_context(options.ca_file)       # before the password is asked
+    shown = options.verbose or options.explain or options.step
+    # One for all tries: it goes on hiding a password that was refused.
+    options.transcript = Transcript(
+        sys.stderr if shown else None, explain=options.explain,
+        step=options.step, meter=sys.stderr)
     if 'none' in (options.tls, options.auth):
         if options.password:
             say_note('there is no login, so $SMTP_PASSWORD is not used.')
@@ -2677,7 +2682,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Out of the environment, which other programs inherit.
         password=os.environ.pop('SMTP_PASSWORD', ''),
         token=os.environ.pop('SMTP_ACCESS_TOKEN', '').strip(),
-        lines=[], mail=None, transcript=None)
+        lines=[], mail=None)
     try:
         try:
             parse_options(sys.argv[1:] if argv is None else argv, options)
