@@ -247,3 +247,10 @@ def test_zones(capsys):
 def test_a_transcript_that_fails(error, post):
     """It changes nothing."""
     assert send(post, transcript=failing('', error)).reply.code == 250
+
+
+def test_another_error_after_the_receipt(post):
+    """It keeps its own words; only an interrupt carries the Receipt."""
+    with pytest.raises(RuntimeError, match='^full$'):
+        send(post, transcript=failing('S: 221', RuntimeError('full')))
+    post.only()
