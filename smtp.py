@@ -21,7 +21,7 @@ function, defined below, that does it.
     S: 250 STARTTLS
     C: STARTTLS                                             start_tls
     S: 220 2.0.0 SMTP server ready
-    (TLS handshake: everything that follows is encrypted)
+    (TLS handshake: all that follows is encrypted)          encrypt
     C: EHLO [192.0.2.7]                                     say_hello, again
     S: 250-smtp.office365.com Hello [192.0.2.7]
     S: 250-SIZE 157286400
@@ -110,7 +110,6 @@ import re
 import signal
 import socket
 import ssl
-import struct
 import sys
 import time
 from collections import abc, namedtuple
@@ -390,8 +389,7 @@ class SMTPRecipientsRefused(SMTPResponseException):
         limit = max(100, MAX_SHOWN_REPLY // len(self.refused))
         lines = [f'{address}: {shorten(" ".join(reply.lines), limit)}'
                  for address, reply in self.refused.items()]
-        if len(lines) > 10:
-            lines[10:] = [f'and {len(lines) - 10} more']
+        lines[10:] = [f'and {len(lines) - 10} more'] * (len(lines) > 10)
         return '\n  '.join(map(escape, [self.problem, *lines]))
 
 
@@ -420,22 +418,6 @@ METER_FROM = 1_000_000          # octets; smaller messages need no meter
 # What a terminal passes on of a line; longer ones are cut without a word.
 TERMINAL_LINE = 1024 if sys.platform == 'darwin' else 4096
 
-# What the digits of a reply code mean: RFC 5321 section 4.2.1, and RFC 4954.
-FIRST_DIGIT = {'2': 'success', '3': 'go on', '4': 'not now', '5': 'no'}
-SECOND_DIGIT = {'0': 'syntax', '1': 'information', '2': 'the connection',
-                '3': 'the login', '5': 'the mail transfer'}
-# The middle of an enhanced status code: RFC 3463 section 2.
-SUBJECT = {'1': 'an address', '2': 'a mailbox', '3': 'the mail system',
-           '4': 'the network', '5': 'the protocol', '6': 'the message itself',
-           '7': 'security or policy'}
-EXTENSIONS = {
-    'SIZE': 'the largest message accepted, in octets (RFC 1870)',
-    'PIPELINING': 'commands need not wait for replies (RFC 2920)',
-    'STARTTLS': 'the connection can be encrypted (RFC 3207)',
-    'AUTH': 'mechanisms to log in with (RFC 4954)',
-    '8BITMIME': 'bodies may have octets beyond ASCII (RFC 6152)',
-    'SMTPUTF8': 'addresses may have characters beyond ASCII (RFC 6531)',
-    'ENHANCEDSTATUSCODES': 'replies carry codes like 2.1.5 (RFC 2034)'}
 
 
 def to_base64(text: str) -> str:
@@ -463,7 +445,7 @@ def read_typed_line(prompt: str, lines: list[bytes]) -> bytes:
         print(file=sys.stderr)
     lines.append(line)
     if len(line.rstrip(b'\n')) >= TERMINAL_LINE - 1 and is_terminal(sys.stdin):
-        raise SMTPUsageError('the terminal may have cut that line.')
+        raise SMTPUsageError('the terminal may have cut it; use an option.')
     return line
 
 
@@ -500,9 +482,8 @@ class Transcript:
     def hide(self, text: str) -> str:
         """Mask the secrets in a text."""
         # The longest first: 'open' also begins 'open-sesame'.
-        for pattern in sorted(self._secrets, key=len, reverse=True):
-            text = re.sub(pattern, MASK, text)
-        return text
+        patterns = sorted(self._secrets, key=len, reverse=True)
+        return re.sub('|'.join(patterns), MASK, text) if patterns else text
 
     def write(self, mark: str, text: str, comment: str = '') -> None:
         """Show one line: C: or S:, or -- for what is not on the wire."""
@@ -510,11 +491,9 @@ class Transcript:
             line = f'{mark} {text}' + f'   # {comment}' * bool(comment)
             codec = getattr(self.stream, 'encoding', None) or 'utf-8'
             octets = escape(self.hide(line)).encode(codec, 'backslashreplace')
-            try:
-                print(self._colours.get(mark, '{}').format(
-                    octets.decode(codec)), file=self.stream, flush=True)
-            except (OSError, ValueError):       # nobody reads it: go on
-                self.stream = None
+            line = self._colours.get(mark, '{}').format(octets.decode(codec))
+            with contextlib.suppress(OSError, ValueError):  # does anyone read?
+                print(line, file=self.stream, flush=True)
 
     def note(self, text: str) -> None:
         """Show a comment, wrapped."""
@@ -556,19 +535,43 @@ class Transcript:
             for paragraph in words.split('\n\n'):
                 self.note(' '.join(paragraph.split()))
 
-    def define(self, word: str, meaning: str) -> None:
-        """Say what a word of the server means, the first time it comes."""
-        if self.explain and word not in self._explained:
-            self._explained.add(word)
-            self.note(f'{word}: {meaning}')
+    def define(self, *words: str) -> None:
+        """Say what words of the server mean, each the first time it comes.
 
-    def explain_reply(self, reply: Reply) -> None:
-        """Say what the digits of a reply mean."""
-        code, status = str(reply.code), reply.status
-        self.define(code, f'{code[0]} = {FIRST_DIGIT[code[0]]}, {code[1]} = '
-                    f'about {SECOND_DIGIT.get(code[1], "other things")}')
-        if status[2:3] in SUBJECT:
-            self.define(status, f'about {SUBJECT[status[2]]}')
+        Of a reply code the first digit and the second (RFC 5321 4.2.1, RFC
+        4954); the middle of an enhanced status code (RFC 3463); extensions:
+
+            2yz         success (y and z are any digits)
+            3yz         so far, so good: go on
+            4yz         not now
+            5yz         no
+            x0z         about the syntax
+            x1z         information
+            x2z         about the connection
+            x3z         about the login
+            x5z         about the mail transfer
+            X.1.X       about an address
+            X.2.X       about a mailbox
+            X.3.X       about the mail system
+            X.4.X       about the network
+            X.5.X       about the protocol
+            X.6.X       about the message itself
+            X.7.X       about security or policy
+            SIZE        the largest message accepted, in octets (RFC 1870)
+            PIPELINING  commands need not wait for replies (RFC 2920)
+            STARTTLS    the connection can be encrypted (RFC 3207)
+            AUTH        mechanisms to log in with (RFC 4954)
+            8BITMIME    bodies may have octets beyond ASCII (RFC 6152)
+            SMTPUTF8    addresses may have characters beyond ASCII (RFC 6531)
+            DSN         the sender may ask for reports (RFC 3461); not used
+            CHUNKING    BDAT may stand for DATA (RFC 3030); not used
+            ENHANCEDSTATUSCODES  replies have codes like 2.1.5 (RFC 2034)
+        """
+        table = str(self.define.__doc__) if self.explain else ''
+        for word, meaning in re.findall(r'(?m)^ +(\S+)  +(.+)', table):
+            if word in words and word not in self._explained:
+                self._explained.add(word)
+                self.note(f'{word}: {meaning}')
 
 
 # ---------------------------------------------------------------------------
@@ -722,7 +725,8 @@ class Connection:
         accepted = step == FINAL_DOT and min(codes) < '300'
         if len(codes) > 1 and (code < 400 or accepted):
             raise SMTPProtocolError('one reply has different codes.', reply)
-        self.transcript.explain_reply(reply)
+        self.transcript.define(f'{line[0]}yz', f'x{line[1]}z',
+                               f'X.{reply.status[2:3]}.X')
         if code == NOT_AVAILABLE or expected and code not in expected:
             raise make_refusal(self._name(step), reply)
         return reply
@@ -739,11 +743,9 @@ class Connection:
     def send_octets(self, octets: bytes, step: str) -> None:
         """Send a BLOCK or so before the deadline, unless the server speaks."""
         self.refuse_unasked(step)
-        end, rest = time.monotonic() + self.timeout, memoryview(octets)
         try:
-            while rest:
-                self._socket.settimeout(max(0.001, end - time.monotonic()))
-                rest = rest[self._socket.send(rest):]
+            self._socket.settimeout(self.timeout)
+            self._socket.sendall(octets)
         except OSError as error:
             self.refuse_unasked(step)       # its last words may say why
             raise self._make_error(error, step) from None
@@ -809,7 +811,14 @@ class Connection:
         return self.read_reply(line, *expected)
 
     def encrypt(self, context: ssl.SSLContext, host: str) -> None:
-        """Begin TLS with a server that proves its name; forget its offer."""
+        """Begin TLS: from here on, everything is encrypted.
+
+        In a handshake the server proves its name with a certificate, and what
+        it offered before is forgotten (RFC 3207 section 4.2). On port 465 TLS
+        comes first, and even the greeting is encrypted (RFC 8314 section 3.3).
+        """
+        self.transcript.begin(self.encrypt)
+        self.transcript.narrate()
         self.extensions = {}
         try:
             # In octets: Python would map a str by rules of its own.
@@ -867,9 +876,10 @@ def encode_domain(domain: str) -> str:
         if encoded.encode().decode('idna').lower() != domain.lower() \
                 or unicodedata.normalize('NFKC', domain) != domain \
                 or not f'a{letters}'.isidentifier() or '\u0640' in letters:
-            raise ValueError('its domain is ambiguous (write it as xn--...)')
+            raise ValueError('the domain is ambiguous (write it as xn--...)')
     if len(encoded) > MAX_DOMAIN or not DOMAIN.fullmatch(encoded):
-        raise ValueError('the domain is not a valid host name or IP address')
+        raise ValueError(f'"{shorten(domain, 100)}" is not a host name or IP '
+                         'address')
     return encoded
 
 
@@ -951,7 +961,7 @@ def say_hello(connection: Connection, name: str = '') -> None:
         line = re.sub('^AUTH=', 'AUTH ', line[4:].upper())
         keyword, *parameters = line.split(' ')
         connection.extensions.setdefault(keyword, []).extend(parameters)
-        transcript.define(keyword, EXTENSIONS.get(keyword, 'not used here'))
+        transcript.define(keyword)
     # People who follow the session take one command at a time.
     connection.pipelining = 'PIPELINING' in connection.extensions \
         and not (transcript.explain or transcript.step)
@@ -964,35 +974,22 @@ def make_tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False     # only the SAN counts
-    if ca_file is None:
-        context.load_default_certs()
-        return context
     try:
-        context.load_verify_locations(ca_file)
-        return context
+        if ca_file is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(ca_file)
     except (OSError, ValueError) as error:
         raise SMTPUsageError(f'no certificates in {ca_file}: {error}.',
                              exit_code=EXIT_FILE) from None
-
-
-def begin_tls(connection: Connection, context: ssl.SSLContext,
-              host: str) -> None:
-    """Encrypt before anything is said.
-
-    On port 465 the TLS handshake comes first, and even the greeting is
-    encrypted (RFC 8314 section 3.3).
-    """
-    connection.transcript.begin(begin_tls)
-    connection.transcript.narrate()
-    connection.encrypt(context, host)
+    return context
 
 
 def start_tls(connection: Connection, context: ssl.SSLContext,
               host: str) -> None:
-    """Turn on encryption.
+    """Ask for encryption.
 
-    After STARTTLS and its 220 both sides begin a TLS handshake, in which the
-    server proves its name with a certificate (RFC 3207 section 4).
+    After STARTTLS and its 220 both sides begin TLS (RFC 3207 section 4).
 
     C: STARTTLS
     S: 220 2.0.0 SMTP server ready
@@ -1003,14 +1000,12 @@ def start_tls(connection: Connection, context: ssl.SSLContext,
     """
     connection.transcript.begin(start_tls)
     if 'STARTTLS' not in connection.extensions:
-        raise SMTPNotSupportedError('the server does not offer STARTTLS; '
-                                    'no secret was sent.', step='STARTTLS')
+        raise SMTPNotSupportedError('no STARTTLS is offered.', step='STARTTLS')
     connection.send_command('STARTTLS', SERVICE_READY)
     # An attacker on the network could add '250 AUTH PLAIN' to the 220. Read
     # after the handshake, it would pass for the reply to our second EHLO.
     if connection.has_unread('STARTTLS'):
-        raise SMTPProtocolError('more than a 220 came in reply to STARTTLS; '
-                                'is it an attack?', step='STARTTLS')
+        raise SMTPProtocolError('more than a 220: an attack?', step='STARTTLS')
     connection.encrypt(context, host)
 
 
@@ -1050,8 +1045,7 @@ def asks_for_user(connection: Connection) -> bool:
     # Some servers do without base64, or write it badly: read what there is.
     digits = re.sub('[^A-Za-z0-9+/]', '', challenge)
     octets = binascii.a2b_base64(digits + 'A' * (-len(digits) % 4))
-    challenge += octets.replace(b'\0', b'').decode('utf-8', 'ignore')
-    challenge = challenge.lower()
+    challenge = f'{challenge} {octets!r}'.lower()
     return 'user' in challenge and 'pass' not in challenge
 
 
@@ -1229,9 +1223,7 @@ def double_dots(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """
     before = b'\n'
     for chunk in chunks:
-        # Fast path: base64 has no dots.
-        yield (before + chunk).replace(b'\n.', b'\n..')[1:] \
-            if b'.' in chunk else chunk
+        yield (before + chunk).replace(b'\n.', b'\n..')[1:]
         before = chunk[-1:] or before
 
 
@@ -1245,8 +1237,7 @@ def show_message(transcript: Transcript, mail: Mail) -> None:
         lines = text.decode('utf-8', 'backslashreplace').split(CRLF)[:-1]
         for line in lines[:SHOWN_LINES]:
             transcript.write('C:', line)
-        if len(lines) > SHOWN_LINES:
-            more = len(lines) - SHOWN_LINES
+        if more := len(lines[SHOWN_LINES:]):
             transcript.write('--', f'({more:,} more lines)')
 
 
@@ -1261,8 +1252,8 @@ def format_mail_command(extensions: Mapping[str, Any], mail: Mail) -> str:
     limit = re.fullmatch('[0-9]{1,18}', ' '.join(extensions.get('SIZE', [])))
     if limit and 0 < int(limit[0]) < mail.size:             # 0: no limit
         raise SMTPMessageError(
-            f'the message has {mail.size:,} octets; the server accepts at '
-            f'most {int(limit[0]):,}.', step='MAIL')
+            f'the message has {mail.size:,} octets, over the limit of '
+            f'{int(limit[0]):,}.', step='MAIL')
     if 'SIZE' in extensions and mail.size:
         command += f' SIZE={mail.size}'                     # RFC 1870
     eight_bit = any(isinstance(piece, bytes) and not piece.isascii()
@@ -1271,9 +1262,8 @@ def format_mail_command(extensions: Mapping[str, Any], mail: Mail) -> str:
         mail.sender, *mail.recipients, *mail.pieces[:1]))
     for needed, keyword in (eight_bit, '8BITMIME'), (utf8, 'SMTPUTF8'):
         if needed and keyword not in extensions:
-            raise SMTPNotSupportedError(
-                f'the mail has characters beyond ASCII, and the server does '
-                f'not offer {keyword}.', step='MAIL')
+            raise SMTPNotSupportedError(f'{keyword} is needed, not offered.',
+                                        step='MAIL')
     if '8BITMIME' in extensions and (eight_bit or utf8):
         command += ' BODY=8BITMIME'                         # RFC 6152
     return command + ' SMTPUTF8' * utf8                     # RFC 6531
@@ -1453,11 +1443,12 @@ AUTH_WAYS = ('auto', *map(str.lower, MECHANISMS), 'none')
 NONE = type(None)
 
 
-def check_type(name: str, value: object, *types: type) -> None:
+def check_types(*types: type, **arguments: object) -> None:
     """Raise a TypeError that names an argument of another type."""
-    if not isinstance(value, types) or isinstance(value, bool):
-        kinds = ' or '.join(kind.__name__ for kind in types)
-        raise TypeError(f'{name} must be {kinds}, not {type(value).__name__}')
+    for name, value in arguments.items():
+        if not isinstance(value, types) or isinstance(value, bool):
+            kinds = ' or '.join(kind.__name__ for kind in types)
+            raise TypeError(f'{name} must be {kinds}, not {type(value)}')
 
 
 def check_session(server: str, port: int, tls: str | None, auth: str,
@@ -1468,16 +1459,13 @@ def check_session(server: str, port: int, tls: str | None, auth: str,
         raise SMTPUsageError('the port must be from 1 to 65535, and the '
                              f'timeout above 0, up to {MAX_TIMEOUT} seconds.')
     if tls not in (None, *TLS_WAYS) or auth not in AUTH_WAYS:
-        raise SMTPUsageError(f'tls must be one of {TLS_WAYS}, and auth one of '
-                             f'{AUTH_WAYS}.')
-    name = server
+        raise SMTPUsageError(f'tls is one of {TLS_WAYS}, auth of {AUTH_WAYS}')
     try:
         host = server.strip('[]') if server.isascii() \
             else encode_domain(server)
-        name = ehlo or ''
-        return host, name and encode_domain(name)
+        return host, encode_domain(ehlo) if ehlo else ''
     except ValueError as error:
-        raise SMTPUsageError(f'{name}: {error}.') from None
+        raise SMTPUsageError(f'{error}.') from None
 
 
 @contextlib.contextmanager
@@ -1511,13 +1499,12 @@ def open_session(password: str, user: str, *, server: str = SMTP_SERVER,
         SMTPUsageError: An argument is not valid.
         SMTPException: Whatever its steps raise.
     """
-    for name, value, *types in (
-            ('password', password, str), ('user', user, str),
-            ('server', server, str), ('port', port, int), ('auth', auth, str),
-            ('ehlo', ehlo, str, NONE), ('timeout', timeout, int, float, NONE)):
-        check_type(name, value, *types)
+    check_types(str, password=password, user=user, server=server, auth=auth)
+    check_types(int, port=port)
+    check_types(int, float, NONE, timeout=timeout)
+    check_types(str, NONE, ehlo=ehlo)
     if not hasattr(transcript, 'write'):
-        check_type('transcript', transcript, Transcript, NONE)
+        check_types(Transcript, NONE, transcript=transcript)
     host, our_name = check_session(server, port, tls, auth, ehlo, timeout)
     tls = tls or ('implicit' if port == IMPLICIT_TLS_PORT else 'starttls')
     context = make_tls_context(ca_file) if tls != 'none' else None
@@ -1527,7 +1514,7 @@ def open_session(password: str, user: str, *, server: str = SMTP_SERVER,
                             timeout)
     try:
         if context and tls == 'implicit':
-            begin_tls(connection, context, host)
+            connection.encrypt(context, host)
         read_greeting(connection)
         say_hello(connection, our_name)
         if context and tls == 'starttls':
@@ -1810,10 +1797,8 @@ def normalize_line_ends(octets: bytes) -> bytes:
 def encode_base64(octets: bytes) -> bytes:
     """Write octets as lines of base64."""
     base64 = binascii.b2a_base64(octets, newline=False)
-    # One call that cuts all the lines is three times as fast as a loop.
-    whole, rest = divmod(len(base64), BASE64_LINE)
-    return b'\r\n'.join((*struct.unpack(
-        f'{BASE64_LINE}s' * whole + f'{rest}s' * bool(rest), base64), b''))
+    return b''.join([base64[start:start + BASE64_LINE] + b'\r\n'
+                     for start in range(0, len(base64), BASE64_LINE)])
 
 
 def make_text_part(text: str, subtype: str = 'plain') -> Part:
@@ -1862,8 +1847,8 @@ class Attachment:
 
     def __str__(self) -> str:
         """Return what a transcript shows in place of the base64."""
-        return (f'({os.path.basename(self._path)}: {self._status.st_size:,} '
-                f'octets, {len(self):,} in base64)')
+        name = os.path.basename(self._path)
+        return f'({name}: {len(self):,} octets of base64)'
 
     def chunks(self) -> Iterator[bytes]:
         """Yield lines of base64, or raise SMTPMessageError."""
@@ -1905,14 +1890,14 @@ def list_attachments(attachments: Any) -> list[Part]:
     """Make parts of a path, or of a list of paths and pairs (name, bytes)."""
     if isinstance(attachments, (str, os.PathLike)):
         attachments = [attachments]
-    check_type('attachments', attachments, list, tuple)
+    check_types(list, tuple, attachments=attachments)
     parts = []
     piece: bytes | Attachment
     for item in attachments:
         if isinstance(item, tuple) and [*map(type, item)] == [str, bytes]:
             path, piece = item[0], encode_base64(item[1])
         else:
-            check_type('a path in attachments', item, str, os.PathLike)
+            check_types(str, os.PathLike, **{'a path in attachments': item})
             path = check_text('a file name', os.fspath(item))
             piece = Attachment(path)
         parts.append(make_attachment_part(os.path.basename(path), piece))
@@ -1975,7 +1960,7 @@ def list_fields(message_info: Mapping[str, Any]) -> Pairs:
             raise SMTPMessageError(f'{name!r} is not a valid field name, or a '
                                    'field that smtp.py writes itself.')
         for text in value if isinstance(value, (list, tuple)) else [value]:
-            check_type(f'message_info[{name!r}]', text, str)
+            check_types(str, **{f'message_info[{name!r}]': text})
             fields.append((name, text))
     for name in SINGLE_FIELDS:
         if len(find_values(fields, name)) > 1:
@@ -1989,6 +1974,7 @@ def format_field(name: str, *values: str) -> str:
         return fold(name, format_text(name, ''.join(values)))
     if name.lower() == 'sender':
         parse_one_address(name, *values)
+
     words = format_addresses(name, parse_addresses(name, *values))
     return fold(name, words) if words else ''
 
@@ -2016,9 +2002,9 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
         TypeError: An argument has the wrong type; the error names it.
         SMTPMessageError: It cannot be sent as it is given.
     """
-    check_type('message_info', message_info, abc.Mapping)
-    check_type('message_text', message_text, str)
-    check_type('html', html, str, NONE)
+    check_types(abc.Mapping, message_info=message_info)
+    check_types(str, message_text=message_text)
+    check_types(str, NONE, html=html)
     fields = list_fields(message_info)
     sender = parse_one_address('From', *find_values(fields, 'From'))
     recipients = find_recipients(fields)
@@ -2096,8 +2082,7 @@ def read_message(octets: bytes, sender: str = '',
               for field in header]
     # Resent fields may be there several times (RFC 5322 section 3.6.6).
     if find_values(fields, 'Resent-From') and not (sender and recipients):
-        raise SMTPMessageError('the message was resent before, so its header '
-                               'does not say clearly who gets it now.')
+        raise SMTPMessageError('the message was resent: who gets it now?')
     if not sender:      # of several authors, Sender is the one who sends
         authors = parse_addresses('From', *find_values(fields, 'From'))
         name = 'Sender' if len(authors) > 1 else 'From'
@@ -2225,8 +2210,7 @@ FAILURES = (
      '--message, --from and --to replace the addresses in it.'),
     ('must be exactly|no recipient|was resent', 'You: give the sender '
      'with --from, and recipients with --to.'),
-    ('may have cut that', 'You: give it as an option, or the text with --body '
-     '@FILE or a pipe.'),
+
 )
 
 
@@ -2294,13 +2278,6 @@ class Parser(argparse.ArgumentParser):
         print(message, end='', flush=True)
 
 
-def parse_header(text: str) -> tuple[str, str]:
-    """Read a header field that has no option, or raise ArgumentTypeError."""
-    name, colon, value = text.partition(':')
-    if colon and name.lower() not in OWN_FIELDS:
-        return name, value.strip(' ')
-    raise argparse.ArgumentTypeError('no colon, or a field of smtp.py itself')
-
 
 def make_parser() -> Parser:
     """Make the parser of the command line."""
@@ -2319,7 +2296,7 @@ def make_parser() -> Parser:
     add('--html', metavar='TEXT|@FILE', help='the same text in HTML')
     add('-a', '--attach', metavar='FILE', action='append', default=[])
     add('-H', '--header', metavar="'NAME: VALUE'", action='append', default=[],
-        type=parse_header, help='a further header field; may be repeated')
+        help='a further header field; may be repeated')
     add('--message', metavar='FILE|-', help='send a complete message (.eml) '
         'to its To, Cc and Bcc, or to ADDRESS; Bcc is removed')
     # Callers of sendmail say -i or -oi: accepted, and ignored.
@@ -2347,31 +2324,31 @@ def make_parser() -> Parser:
     return parser
 
 
-def parse_options(arguments: Sequence[str], options: argparse.Namespace
-                  ) -> None:
+def parse_options(argv: Sequence[str], options: argparse.Namespace) -> None:
     """Read the command line, or raise SMTPUsageError if it makes no sense."""
-    end = [*arguments, '--'].index('--')    # what follows are recipients
-    make_parser().parse_intermixed_args(arguments[:end], options)
-    to = [*options.recipients, *arguments[end + 1:], *options.to]
+    end = [*argv, '--'].index('--')         # what follows are recipients
+    make_parser().parse_intermixed_args(argv[:end], options)
+    to = [*options.recipients, *argv[end + 1:], *options.to]
     # [] is a field that was not given.
     options.info = {'From': options.sender, 'Subject': options.subject,
                     'To': to, 'Cc': options.cc, 'Bcc': options.bcc}
-    for name, value in options.header:
-        options.info.setdefault(name, []).append(value)
-    for wrong, why in (
-            (options.dry_run and (options.check or options.step),
-             '--dry-run does not connect: it excludes --check and --step.'),
-            (options.tls == 'none' and (options.auth not in ('auto', 'none')
-                                        or options.password_command),
-             '--tls none never logs in: anyone could read the password.'),
-            (options.message is not None and (
-                options.attach or options.header or options.subject != []
-                or (options.body, options.html) != (None, None)),
-             '--message sends a complete message: its parts are in it.'),
-            (options.step and not is_terminal(sys.stdin),
-             '--step needs a terminal to read commands from.')):
-        if wrong:
-            raise SMTPUsageError(why)
+    for field in options.header:
+        name, colon, value = field.partition(':')
+        if not colon or name.lower() in OWN_FIELDS:
+            raise SMTPUsageError('--header needs NAME: VALUE, and a field '
+                                 'that has no option.')
+        options.info.setdefault(name, []).append(value.strip(' '))
+    if options.dry_run and (options.check or options.step):
+        raise SMTPUsageError('--dry-run excludes --check and --step.')
+    if options.step and not is_terminal(sys.stdin):
+        raise SMTPUsageError('--step needs a terminal to read commands from.')
+    if options.tls == 'none' and (options.auth not in ('auto', 'none')
+                                  or options.password_command):
+        raise SMTPUsageError('--tls none never logs in: anyone could listen.')
+    parts = [options.subject, options.attach, options.header, options.body,
+             options.html]
+    if options.message is not None and parts != [[], [], [], None, None]:
+        raise SMTPUsageError('--message is complete: nothing can be added.')
     check_session(options.server, options.port, options.tls, options.auth,
                   options.ehlo, options.timeout)
 
@@ -2419,29 +2396,29 @@ def run_password_command(command: str) -> str:
     import shlex
     import subprocess
     import tempfile
-    # A file, not a pipe: a process that the command leaves in the background
-    # could hold a pipe open forever.
-    with tempfile.TemporaryFile() as output:
-        try:
+    try:
+        # A file, not a pipe: a process that the command leaves in the
+        # background could hold a pipe open forever.
+        with tempfile.TemporaryFile() as output:
             code = subprocess.call(shlex.split(command) or [''], stdout=output,
                                    stdin=subprocess.DEVNULL)
-            problem = f'exit code {code}; a line in UTF-8 is needed'
-        except (OSError, ValueError) as error:
-            code, problem = -1, getattr(error, 'strerror', None) or str(error)
-        output.seek(0)
-        secret = output.readline().decode(errors='replace').rstrip('\r\n')
-    if code or not secret or '\ufffd' in secret:
-        raise SMTPUsageError(f'--password-command failed: {problem}.',
-                             exit_code=EXIT_CONFIGURATION)
-    return secret
+            output.seek(0)
+            secret = output.readline().decode(errors='replace').rstrip('\r\n')
+        if not code and secret and '\ufffd' not in secret:
+            return secret
+        problem = f'exit code {code}; a line in UTF-8 is needed'
+    except (OSError, ValueError) as error:
+        problem = getattr(error, 'strerror', None) or str(error)
+    raise SMTPUsageError(f'--password-command failed: {problem}.',
+                         exit_code=EXIT_CONFIGURATION)
 
 
-def ask_password(options: argparse.Namespace, account: str) -> str:
+def ask_password(options: argparse.Namespace) -> str:
     """Ask for password or token, without echo, or raise SMTPUsageError."""
     import getpass
     import warnings
     what = 'Access token' if options.auth == 'xoauth2' else 'Password'
-    prompt = escape(f'{what} for {account} at {options.server}: ')
+    prompt = escape(f'{what} for {options.user} at {options.server}: ')
     secret, problem = '', 'no one can be asked for it'
     try:
         with warnings.catch_warnings():     # do not ask with echo, but fail
@@ -2458,15 +2435,6 @@ def ask_password(options: argparse.Namespace, account: str) -> str:
         '$SMTP_ACCESS_TOKEN, or --auth none for no login.')
 
 
-def find_secret(options: argparse.Namespace) -> str:
-    """Return the password or token that was given, or ''; choose XOAUTH2."""
-    if options.password_command is not None:
-        return run_password_command(options.password_command)
-    if options.token and options.auth in ('auto', 'xoauth2'):
-        options.auth, options.password = 'xoauth2', options.token
-    return str(options.password)
-
-
 # ---------------------------------------------------------------------------
 # 14  The program
 #
@@ -2476,32 +2444,28 @@ def find_secret(options: argparse.Namespace) -> str:
 # sent, or may have been sent; the exit code says the same to a script.
 
 
-def read_source(options: argparse.Namespace, source: str) -> bytes:
-    """Read a file, or standard input if it is '-', and keep what was piped.
+def read_value(value: str) -> bytes:
+    """Return the octets of an option: a text, or those of a file after @."""
+    if value.startswith('@'):
+        with open_file(value[1:]) as file:
+            return file.read()
+    if os.path.isfile(value):
+        say_note(f'to send the text of that file, use @{value}.')
+    return os.fsencode(value)
+
+
+def read_input(options: argparse.Namespace) -> bytes:
+    """Read standard input, and keep it.
 
     Raises:
-        SMTPUsageError, SMTPMessageError: Nothing was piped.
+        SMTPUsageError, SMTPMessageError: It is empty.
     """
-    if source != '-':
-        with open_file(source) as file:
-            return file.read()
     while sys.stdin and (octets := os.read(sys.stdin.fileno(), BLOCK)):
         options.lines.append(octets)
     if not options.lines and options.body != '-':
         kind = SMTPUsageError if options.message is None else SMTPMessageError
         raise kind('standard input is empty: give --body, or a file.')
     return b''.join(options.lines)
-
-
-def read_text(options: argparse.Namespace, name: str) -> str:
-    """Return the text of an option: itself, or that of a file after @."""
-    value = str(getattr(options, name))
-    if value.startswith('@'):
-        with open_file(value[1:]) as file:
-            return decode_text(file.read())
-    if os.path.isfile(value):
-        say_note(f'to send the text of that file, use --{name} @{value}.')
-    return value
 
 
 def type_text(options: argparse.Namespace) -> str:
@@ -2519,30 +2483,32 @@ def type_text(options: argparse.Namespace) -> str:
 
 def compose(options: argparse.Namespace) -> Mail:
     """Make a mail; ask for what is missing, or raise SMTPUsageError."""
-    text = None
+    text, html, info = None, None, options.info
     if options.body not in (None, '-'):
-        text = read_text(options, 'body')
+        text = decode_text(read_value(options.body))
     elif not is_terminal(sys.stdin):
-        text = decode_text(read_source(options, '-'))
-    html = None if options.html is None else read_text(options, 'html')
+        text = decode_text(read_input(options))
+    if options.html is not None:
+        html = decode_text(read_value(options.html))
     list_attachments(options.attach)        # before anything is asked
-    info = options.info
     info['From'] = info['From'] or ask('From')
     if not find_recipients(list_fields(info)):
         info['To'] = ask('To')
     if info['Subject'] == []:
         info['Subject'] = ask('Subject')
-    # What is wrong with the rest shows before anyone types a text.
-    mail = build_message(info, text or '', options.attach, html)
-    return mail if text is not None \
-        else build_message(info, type_text(options), options.attach, html)
+    if text is None:
+        # What is wrong with the rest shows before anyone types a text.
+        build_message(info, '', (), html)
+        text = type_text(options)
+    return build_message(info, text, options.attach, html)
 
 
 def gather(options: argparse.Namespace) -> Mail:
     """Return the mail that the options ask for, or its envelope only."""
     info = options.info
-    if options.message is not None:     # if it is piped, it is kept from now
-        octets = read_source(options, options.message)
+    if options.message is not None:
+        octets = read_input(options) if options.message == '-' \
+            else read_value(f'@{options.message}')
     elif not options.check:
         return compose(options)
     # --check needs From for the envelope, or as the user name.
@@ -2555,20 +2521,40 @@ def gather(options: argparse.Namespace) -> Mail:
         else read_message(octets, *envelope)
 
 
-def submit(options: argparse.Namespace, account: str, secret: str) -> str:
+def find_secret(options: argparse.Namespace) -> str:
+    """Return the password or token that was given, or ''; choose XOAUTH2."""
+    if options.password_command is not None:
+        return run_password_command(options.password_command)
+    if options.token and options.auth in ('auto', 'xoauth2'):
+        options.auth, options.password = 'xoauth2', options.token
+    return str(options.password)
+
+
+def submit(options: argparse.Namespace, secret: str) -> str:
     """Send a mail, or check whether that would work; return what to print."""
     session = {name: getattr(options, name) for name in (
-        'server', 'port', 'tls', 'ca_file', 'ehlo', 'timeout', 'auth',
+        'user', 'server', 'port', 'tls', 'ca_file', 'ehlo', 'timeout', 'auth',
         'transcript')}
     if not options.check:
-        return str(deliver(options.mail, secret, user=account, **session))
-    with open_session(secret, account, **session) as connection:
-        done = f'Login accepted: {account} at {options.server}.' \
+        return str(deliver(options.mail, secret, **session))
+    with open_session(secret, **session) as connection:
+        done = f'Login accepted: {options.user} at {options.server}.' \
             if secret else f'Connection accepted: {options.server}.'
         if options.mail.recipients:
             send_envelope(connection, options.mail, data=False)
             done += f' Recipients accepted: {len(options.mail.recipients)}.'
     return escape(f'{done} Nothing was sent.')
+
+
+def submit_typed(options: argparse.Namespace, tries: int = 3) -> str:
+    """Ask for the password and submit; ask again if it is refused."""
+    try:
+        return submit(options, ask_password(options))
+    except SMTPAuthenticationError as error:
+        if tries == 1 or error.reply.code != CREDENTIALS_INVALID:
+            raise
+        say(f'smtp.py: {advise(error)}')
+    return submit_typed(options, tries - 1)
 
 
 def run(options: argparse.Namespace) -> str:
@@ -2579,10 +2565,9 @@ def run(options: argparse.Namespace) -> str:
         sys.stdout.buffer.writelines(mail.chunks())
         sys.stdout.flush()
         return ''
-    account = options.user or mail.sender
-    if '@' in account and account.lower() != mail.sender.lower() != '':
-        say_note(f'the login is {account}, but From is {mail.sender}; many '
-                 'servers refuse that without the permission "Send As".')
+    user = options.user = options.user or mail.sender
+    if '@' in user and user.lower() != mail.sender.lower() != '':
+        say_note(f'the login is {user}, but From is {mail.sender}.')
     if options.ca_file:
         make_tls_context(options.ca_file)       # before the password is asked
     shown = options.verbose or options.explain or options.step
@@ -2593,18 +2578,9 @@ def run(options: argparse.Namespace) -> str:
     if 'none' in (options.tls, options.auth):
         if options.password:
             say_note('there is no login, so $SMTP_PASSWORD is not used.')
-        return submit(options, account, '')
-    given, tries_left = find_secret(options), 3
-    while True:
-        try:
-            return submit(options, account,
-                          given or ask_password(options, account))
-        except SMTPAuthenticationError as error:
-            tries_left -= 1
-            if given or not tries_left \
-                    or error.reply.code != CREDENTIALS_INVALID:
-                raise
-            say(f'smtp.py: {advise(error)}')
+        return submit(options, '')
+    secret = find_secret(options)
+    return submit(options, secret) if secret else submit_typed(options)
 
 
 def keep_text(options: argparse.Namespace) -> str:

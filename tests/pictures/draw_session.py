@@ -18,8 +18,8 @@ TITLE = 'python tests/practice.py --explain'
 COLUMNS = 80
 
 SHOWN = [  # what the lines from ... to ... begin with; dots for the rest
-    ('-- Wait for', '-- 220: '), ('-- Turn on', '-- TLS begins'),
-    ('-- Prove', '-- 235: '), ('-- Send', '-- its 250'),
+    ('-- Wait for', '-- x2z: '), ('-- Ask for', '-- TLS begins'),
+    ('-- Prove', '-- X.7.X: '), ('-- Send', '-- its 250'),
     ('C: Hello', 'S: 250'), ('C: QUIT', 'Sent to')]
 FIXED = [  # what differs from run to run, and what the picture shows
     (r'   # \d+ ms$', ''), (r'<[0-9a-f]{20,}@', '<7f3c9a1e@'),

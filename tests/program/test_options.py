@@ -30,8 +30,6 @@ def test_row(run, row, call, folder):
     else:
         checks.check(result, int(row.get('exit', 64)), *says, absent=[
             row.get('not', 'NoneType'), 'parse_', 'invalid literal'])
-    named = re.search(r'--(body|html) menu.txt', run)
-    assert not named or f'{named[1]} @menu.txt' in result.err
 
 
 def test_every_option_finds_its_place(call, folder):
