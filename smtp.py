@@ -2687,7 +2687,6 @@ if __name__ == '__main__':
         if handled and signal.getsignal(handled) != signal.SIG_IGN:     # nohup
             signal.signal(handled, interrupt)
     RUNNING.append('main')
-    exit_code = main()
     # Not sys.exit: Python would try once more to flush a broken stream, and
     # change the exit code.
-    os._exit(exit_code)
+    os._exit(main())
