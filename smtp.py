@@ -480,10 +480,13 @@ class Transcript:
             self._secrets.add(f'{re.escape(base64[:8])}[A-Za-z0-9+/]*=*')
 
     def hide(self, text: str) -> str:
-        """Mask the secrets in a text."""
-        # The longest first: 'open' also begins 'open-sesame'.
-        patterns = sorted(self._secrets, key=len, reverse=True)
-        return re.sub('|'.join(patterns), MASK, text) if patterns else text
+        """Mask the secrets in a text; they may overlap."""
+        letters = list(text)
+        for pattern in self._secrets:
+            for found in re.finditer(pattern, text):
+                start, end = found.span()
+                letters[start:end] = '\udfff' * (end - start)
+        return re.sub('\udfff+', MASK, ''.join(letters))
 
     def write(self, mark: str, text: str, comment: str = '') -> None:
         """Show one line: C: or S:, or -- for what is not on the wire."""
@@ -876,7 +879,7 @@ def encode_domain(domain: str) -> str:
         if encoded.encode().decode('idna').lower() != domain.lower() \
                 or unicodedata.normalize('NFKC', domain) != domain \
                 or not f'a{letters}'.isidentifier() or '\u0640' in letters:
-            raise ValueError('the domain is ambiguous (write it as xn--...)')
+            raise ValueError(f'{domain} is ambiguous (write it as xn--...)')
     if len(encoded) > MAX_DOMAIN or not DOMAIN.fullmatch(encoded):
         raise ValueError(f'"{shorten(domain, 100)}" is not a host name or IP '
                          'address')
@@ -989,7 +992,8 @@ def start_tls(connection: Connection, context: ssl.SSLContext,
               host: str) -> None:
     """Ask for encryption.
 
-    After STARTTLS and its 220 both sides begin TLS (RFC 3207 section 4).
+    After STARTTLS and its 220 both sides begin TLS, in which the server proves
+    its name with a certificate (RFC 3207 section 4).
 
     C: STARTTLS
     S: 220 2.0.0 SMTP server ready
@@ -1041,12 +1045,14 @@ def begin_login(connection: Connection, mechanism: str, response: str,
 
 def asks_for_user(connection: Connection) -> bool:
     """Return whether the challenge just heard asks for the user name."""
-    challenge = ''.join(line[4:] for line in connection.heard)
+    lines = [line[4:] for line in connection.heard]
+    read = ' '.join(lines).lower()
     # Some servers do without base64, or write it badly: read what there is.
-    digits = re.sub('[^A-Za-z0-9+/]', '', challenge)
-    octets = binascii.a2b_base64(digits + 'A' * (-len(digits) % 4))
-    challenge = f'{challenge} {octets!r}'.lower()
-    return 'user' in challenge and 'pass' not in challenge
+    for text in [''.join(lines), *' '.join(lines).split()]:
+        digits = re.sub('[^A-Za-z0-9+/]', '', text)
+        octets = binascii.a2b_base64(digits + 'A' * (-len(digits) % 4))
+        read += octets.replace(b'\0', b'').decode('ascii', 'ignore').lower()
+    return 'user' in read and 'pass' not in read
 
 
 def auth_login(connection: Connection, user: str, password: str) -> Reply:
