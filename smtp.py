@@ -2614,22 +2614,19 @@ def keep_text(options: argparse.Namespace) -> str:
 
 
 def judge(error: BaseException) -> tuple[str, int]:
-    """Return the verdict on a run that ended in an error, and its code."""
-    if isinstance(error, KeyboardInterrupt) \
-            and isinstance(error.__context__, SMTPException):
-        error = error.__context__       # Ctrl-C while QUIT followed an error
-    if isinstance(error, SMTPException):
-        doubt = isinstance(error, SMTPDeliveryUnknown)
-        return (f'{"May have been" if doubt else "Not"} sent: '
-                f'{advise(error)}', error.exit_code)
-    # The parser's own errors may hide an interrupt.
+    """Return what a run that ended in an error says, and its exit code."""
+    # One error may hide another: an interrupt of QUIT the refusal before it,
+    # and an error of the parser's own an interrupt.
+    for each in error, error.__context__:
+        if isinstance(each, SMTPException):
+            return advise(each), each.exit_code
     if KeyboardInterrupt in (type(error), type(error.__context__)):
-        return 'Not sent: interrupted.', EXIT_INTERRUPTED
+        return 'interrupted.', EXIT_INTERRUPTED
     if isinstance(error, OSError):
-        return f'Not sent: {error.strerror or error}.', EXIT_FILE
+        return f'{error.strerror or error}.', EXIT_FILE
     # Not the text of a UnicodeError, which quotes all it could not read.
     what = type(error) if isinstance(error, UnicodeError) else error
-    return f'Not sent: a bug, please report it: {what!r}', EXIT_BUG
+    return f'a bug, please report it: {what!r}', EXIT_BUG
 
 
 RUNNING: list[str] = []         # what a signal may still interrupt
@@ -2678,7 +2675,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.mail and options.mail.receipt:
         result, code = str(options.mail.receipt), EXIT_OK
     if code:
-        say(f'smtp.py: {result}{keep_text(options)}')
+        verdict = 'Not sent' if code != EXIT_MAY_HAVE_BEEN_SENT \
+            else 'May have been sent'
+        say(f'smtp.py: {verdict}: {result}{keep_text(options)}')
     elif result:
         try:
             print(result, flush=True)
