@@ -2527,15 +2527,6 @@ def gather(options: argparse.Namespace) -> Mail:
         else read_message(octets, *envelope)
 
 
-def find_secret(options: argparse.Namespace) -> str:
-    """Return the password or token that was given, or ''; choose XOAUTH2."""
-    if options.password_command is not None:
-        return run_password_command(options.password_command)
-    if options.token and options.auth in ('auto', 'xoauth2'):
-        options.auth, options.password = 'xoauth2', options.token
-    return str(options.password)
-
-
 def submit(options: argparse.Namespace, secret: str) -> str:
     """Send a mail, or check whether that would work; return what to print."""
     session = {name: getattr(options, name) for name in (
@@ -2585,7 +2576,11 @@ def run(options: argparse.Namespace) -> str:
         if options.password:
             say_note('there is no login, so $SMTP_PASSWORD is not used.')
         return submit(options, '')
-    secret = find_secret(options)
+    secret = options.password
+    if options.password_command is not None:
+        secret = run_password_command(options.password_command)
+    elif options.token and options.auth in ('auto', 'xoauth2'):
+        options.auth, secret = 'xoauth2', options.token
     return submit(options, secret) if secret else submit_typed(options)
 
 
