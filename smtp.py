@@ -1883,8 +1883,7 @@ def make_attachment_part(name: str, piece: bytes | Attachment) -> Part:
         kind = 'application/octet-stream'   # RFC 2045 6.4: those not in base64
     parameter = f'filename="{name}"'
     if not re.fullmatch(r'(?! )[\w .,+=@()[\]-]{1,59}(?<! )', name, re.A):
-        parameter = "filename*=utf-8''" + urllib.parse.quote(
-            check_text('the file name', name), safe='')
+        parameter = "filename*=utf-8''" + urllib.parse.quote(name, safe='')
     if not name or len(parameter) >= MAX_TEXT_LINE:
         raise SMTPMessageError(f'the file name is empty or too long: {name}')
     return (fold('Content-Type', [kind])
@@ -1898,14 +1897,12 @@ def list_attachments(attachments: Any) -> list[Part]:
         attachments = [attachments]
     check_types(list, tuple, attachments=attachments)
     parts = []
-    piece: bytes | Attachment
     for item in attachments:
-        if isinstance(item, tuple) and [*map(type, item)] == [str, bytes]:
-            path, piece = item[0], encode_base64(item[1])
-        else:
-            check_types(str, os.PathLike, **{'a path in attachments': item})
-            path = check_text('a file name', os.fspath(item))
-            piece = Attachment(path)
+        pair = isinstance(item, tuple) and [*map(type, item)] == [str, bytes]
+        path = item[0] if pair else item
+        check_types(str, os.PathLike, **{'a path in attachments': path})
+        path = check_text('a file name', os.fspath(path))
+        piece = encode_base64(item[1]) if pair else Attachment(path)
         parts.append(make_attachment_part(os.path.basename(path), piece))
     return parts
 
