@@ -2474,11 +2474,10 @@ def read_input(options: argparse.Namespace) -> bytes:
 def type_text(options: argparse.Namespace) -> str:
     """Let the user type the text, up to a line that holds only a dot."""
     say('Text, ended by a line with only a dot:')
-    line = b'\n'
-    while line.endswith(b'\n') and line.rstrip(b'\r\n') != b'.':
-        line = read_typed_line('', options.lines)
-    if line.endswith(b'\n'):
-        options.lines.pop()             # the dot
+    while (line := read_typed_line('', options.lines)).endswith(b'\n'):
+        if line.rstrip(b'\r\n') == b'.':
+            options.lines.pop()
+            break
     if not any(options.lines):
         say_note('the text is empty.')
     return decode_text(b''.join(options.lines))
