@@ -1977,7 +1977,6 @@ def format_field(name: str, *values: str) -> str:
         return fold(name, format_text(name, ''.join(values)))
     if name.lower() == 'sender':
         parse_one_address(name, *values)
-
     words = format_addresses(name, parse_addresses(name, *values))
     return fold(name, words) if words else ''
 
@@ -2213,7 +2212,6 @@ FAILURES = (
      '--message, --from and --to replace the addresses in it.'),
     ('must be exactly|no recipient|was resent', 'You: give the sender '
      'with --from, and recipients with --to.'),
-
 )
 
 
@@ -2279,7 +2277,6 @@ class Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         """Print the help or the version, or raise OSError."""
         print(message, end='', flush=True)
-
 
 
 def make_parser() -> Parser:
@@ -2458,11 +2455,7 @@ def read_value(value: str) -> bytes:
 
 
 def read_input(options: argparse.Namespace) -> bytes:
-    """Read standard input, and keep it.
-
-    Raises:
-        SMTPUsageError, SMTPMessageError: It is empty.
-    """
+    """Read and keep standard input, or raise an SMTPException if empty."""
     while sys.stdin and (octets := os.read(sys.stdin.fileno(), BLOCK)):
         options.lines.append(octets)
     if not options.lines and options.body != '-':
@@ -2631,14 +2624,7 @@ def interrupt(*_: object) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program.
-
-    Args:
-        argv: The arguments; None: those of the command line.
-
-    Returns:
-        The exit code.
-    """
+    """Run the program, by default on sys.argv, and return the exit code."""
     # If one is closed, print would use the other, or drop the text. The second
     # cannot be written to, so that whoever tries hears of it.
     sys.stderr = sys.stderr or open(os.devnull, 'w', encoding='utf-8')
