@@ -2152,8 +2152,7 @@ REFUSALS = (
     ('submissionquota|daily (user |sending )*limit|send limit|credits',
      'Wait: you have sent as much as your provider allows for now.'),
     ('outboundspam|bad outbound|traffic not accepted', 'Your administrator: '
-     'the account or organization looks like a source of spam. Change its '
-     'password, and have it released.'),
+     'the account seems to send spam. Change its password; have it released.'),
     ('blocked using.*error:', 'Wait: the server cannot query its blocklist.'),
     (r'link \[|\bdbl\.|surbl|^the final dot: 5.*(unsolicited|spm|content '
      r'filter|:blocked)', 'You: something in the text looks like spam.'),
@@ -2165,10 +2164,9 @@ REFUSALS = (
     ('^AUTH.*: (334|5)', 'You: check user name (-u), password and --auth. '
      'With two-step login, use an app password or a token. Or authenticated '
      'SMTP is off for the mailbox.'),
-    ('not logged in|authentication required|smtp auth|not authenticated|'
-     'relay(ing)? (access )?(denied|not permitted)|to relay|: 530|not allowed '
-     'to this', 'You: the server wants you to log in. Leave out --auth none '
-     'and --tls none, and use --port 587.'),
+    ('not (logged in|authenticated|allowed to this)|authentication required|'
+     'smtp auth|: 530|relay(ing)? (access )?(denied|not permitted)|to relay',
+     'You: log in: leave out --auth none and --tls none; use --port 587.'),
     (r'send ?as|not owned by|to send from|disallowed as|not verified|sender '
      r'(address rejected|verif)|5\.1\.8\b|\b(spf|dkim|dmarc)\b', 'You: check '
      '--from: this login must own it or have the permission "Send As", and '
@@ -2180,8 +2178,7 @@ REFUSALS = (
      r'exceeded storage|[45]\.2\.2\b)',
      'Wait: the mailbox of the recipient is full.'),
     ('too large|size exceeds|security issue|^(MAIL|the [a-z ]+): 552',
-     'You: send a link: the message is over a size limit, or an attachment '
-     'is of a kind that is not accepted.'),
+     'You: send a link: the size, or the kind of attachment, is not allowed.'),
     ('too many recipients', 'You: send to fewer recipients at a time.'),
     (r'^EHLO: 5|helo command rejected|\(EHLO\)', 'You: the server does not '
      'accept our name. Give another one with --ehlo.'),
@@ -2200,13 +2197,11 @@ FAILURES = (
      'Someone may be intercepting the connection, as some antivirus programs '
      'do. To trust an authority of your own, use --ca-file.'),
     ('^SMTPProtocol.*(WRONG_VERSION|RECORD|PACKET|not a reply)', 'You: check '
-     '--server and --port; --tls starttls goes with port 587, implicit with '
-     '465.'),
+     '--server and --port: 587 goes with --tls starttls, 465 with implicit.'),
     ('^SMTPNotSupported.*: (STARTTLS|AUTH)', 'You: use --port 587 or 465, or '
      '--auth none. On this network someone may be removing what is offered.'),
     ('^SMTP(NotS|Mess).*(8BITMIME|SMTPUTF8|a line of more)', 'You: let your '
-     'mail program write it in ASCII (encoded-words, quoted-printable) and '
-     'fold long lines.'),
+     'mail program use encoded-words and quoted-printable, and fold lines.'),
     ('not a valid address', "You: write 'user@host' or 'Name <user@host>', "
      'with commas between several; a name with a comma needs "quotes". With '
      '--message, --from and --to replace the addresses in it.'),
