@@ -1625,9 +1625,8 @@ def format_text(field: str, text: str) -> list[str]:
     # A word of ASCII that is too long for a line has to be encoded, too.
     for plain, same in itertools.groupby(words, lambda word: bool(
             re.fullmatch('[!-~]{1,800}', word))):
-        together = list(same)
-        formatted += together if plain \
-            else encode_words(' '.join(together), field)
+        part = ' '.join(same)
+        formatted += part.split() if plain else encode_words(part, field)
     return formatted
 
 
