@@ -1668,7 +1668,6 @@ def parse_addresses(field: str, *texts: str) -> Pairs:
 
     A group, 'Friends: bob@example.org, carol@example.com;', stands for its
     members. A semicolon between addresses, as in Outlook, counts as a comma.
-    A ValueError, here or in what is called, says what is wrong with one.
     """
     found: Pairs = []
     mailbox: list[str] = []
@@ -1927,8 +1926,7 @@ def make_multipart(subtype: str, parts: Iterable[Part]) -> Part:
 # envelope alone, which is what makes it blind.
 #
 # build_message makes a message of what a user writes, read_message takes one
-# that another program has finished. Both add what must be there (Date,
-# Message-ID) and make every line end a CRLF. Neither guesses.
+# that another program has finished. Neither guesses.
 
 # A field of a finished message: name and value, on one line or several
 FIELD = re.compile('(?m)^([!-9;-~]+)[ \t]*:([^\r\n\ud800-\udfff]*\n'
