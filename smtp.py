@@ -2279,11 +2279,11 @@ def make_parser() -> Parser:
     add = parser.add_argument_group('the message').add_argument
     add('recipients', nargs='*', metavar='ADDRESS', help='the same as --to')
     add('-f', '--from', dest='sender', metavar='ADDRESS',
-        default=os.environ.get('SMTP_FROM') or [])
+        default=os.environ.get('SMTP_FROM', ''))
     for name in 'to', 'cc', 'bcc':
         add(f'-{name[0]}', f'--{name}', metavar='ADDRESS', action='append',
             default=[], help='several: with commas, or repeat the option')
-    add('-s', '--subject', metavar='TEXT', default=[])
+    add('-s', '--subject', metavar='TEXT', default=[])  # '' is a subject, too
     add('--body', metavar='TEXT|@FILE|-', help='the text, or where it stands')
     add('--html', metavar='TEXT|@FILE', help='the same text in HTML')
     add('-a', '--attach', metavar='FILE', action='append', default=[])
@@ -2321,7 +2321,6 @@ def parse_options(argv: Sequence[str], options: argparse.Namespace) -> None:
     end = [*argv, '--'].index('--')         # what follows are recipients
     make_parser().parse_intermixed_args(argv[:end], options)
     to = [*options.recipients, *argv[end + 1:], *options.to]
-    # [] is a field that was not given.
     options.info = {'From': options.sender, 'Subject': options.subject,
                     'To': to, 'Cc': options.cc, 'Bcc': options.bcc}
     for field in options.header:
@@ -2503,9 +2502,9 @@ def gather(options: argparse.Namespace) -> Mail:
             options.user or 'none' in (options.tls, options.auth))):
         info['From'] = ask('From')
     sender = info['From'] and parse_one_address('From', info['From'])
-    envelope = sender or '', find_recipients(list_fields(info))
-    return Mail(*envelope) if options.message is None \
-        else read_message(octets, *envelope)
+    recipients = find_recipients(list_fields(info))
+    return Mail(sender, recipients) if options.message is None \
+        else read_message(octets, sender, recipients)
 
 
 def submit(options: argparse.Namespace, secret: str) -> str:
