@@ -2163,7 +2163,7 @@ REFUSALS = (
      'SMTP is off for the mailbox.'),
     ('not (logged in|authenticated|allowed to this)|authentication required|'
      'smtp auth|: 530|relay(ing)? (access )?(denied|not permitted)|to relay',
-     'You: log in: leave out --auth none and --tls none; use --port 587.'),
+     'You: log in. Leave out --auth none and --tls none; use --port 587.'),
     (r'send ?as|not owned by|to send from|disallowed as|not verified|sender '
      r'(address rejected|verif)|5\.1\.8\b|\b(spf|dkim|dmarc)\b', 'You: check '
      '--from: this login must own it or have the permission "Send As", and '
@@ -2590,8 +2590,8 @@ def keep_text(options: argparse.Namespace) -> str:
 
 def judge(error: BaseException) -> tuple[str, int]:
     """Return what a run that ended in an error says, and its exit code."""
-    # One error may hide another: an interrupt of QUIT the refusal before it,
-    # and an error of the parser's own an interrupt.
+    # Ctrl-C during QUIT hides the refusal that came before, and an error
+    # inside argparse may hide a Ctrl-C: look at the context, too.
     for each in error, error.__context__:
         if isinstance(each, SMTPException):
             return advise(each), each.exit_code
