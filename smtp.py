@@ -2129,13 +2129,31 @@ def smtp_send(password: str, message_info: Mapping[str, Any],
 # 12  Advice
 #
 # An error says what happened. This section says what it means, and who can
-# act: you, your administrator, or no one: wait. Every row of the tables was
-# made for a reply, or an error, that people really meet. Its pattern is looked
-# for in the step and the words of an error. The first match wins, so the rows
-# for a sentence stand above those for a step, and these above a bare code.
+# act: you, your administrator, or no one: wait. Every row of the table was
+# made for a reply, or an error, that people really meet. The first match wins,
+# so the rows for a sentence stand above those for a step, and these above a
+# bare code.
 
-# For a refusal, such as 'RCPT: 550 5.1.1 User unknown'.
-REFUSALS = (
+ADVICE = (
+    # Matched against the class of an error, its step, and its problem.
+    ('^SMTPServerDisconnected: the conn', 'You: a server that says nothing '
+     'may wait for TLS (--tls implicit, port 465).'),
+    ('^SMTPProtocol.*(mismatch|self.signed|issuer)', 'You: check --server. '
+     'Someone may be intercepting the connection, as some antivirus programs '
+     'do. To trust an authority of your own, use --ca-file.'),
+    ('^SMTPProtocol.*(WRONG_VERSION|RECORD|PACKET|not a reply)', 'You: check '
+     '--server and --port: 587 goes with --tls starttls, 465 with implicit.'),
+    ('^SMTPNotSupported.*: (STARTTLS|AUTH)', 'You: use --port 587 or 465, or '
+     '--auth none. On this network someone may be removing what is offered.'),
+    ('^SMTP(NotS|Mess).*(8BITMIME|SMTPUTF8|a line of more)', 'You: let your '
+     'mail program use encoded-words and quoted-printable, and fold lines.'),
+    ('^SMTP.*not a valid address', "You: write 'user@host' or 'Name "
+     "<user@host>', with commas between several; a name with a comma needs "
+     '"quotes". With --message, --from and --to replace the addresses in it.'),
+    ('^SMTP.*(must be exactly|no recipient|was resent)', 'You: give the '
+     'sender with --from, and recipients with --to.'),
+    ('^SMTP', ''),      # any other: the docstring of its class has the advice
+    # Matched against a refusal, such as 'RCPT: 550 5.1.1 User unknown'.
     ('disabled for the (tenant|mailbox)', 'Your administrator: turn on '
      '"Authenticated SMTP" for the mailbox (Set-CASMailbox ADDRESS '
      '-SmtpClientAuthenticationDisabled $false).'),
@@ -2185,42 +2203,20 @@ REFUSALS = (
     ('^[^:]*: 4', 'Wait: the problem is temporary; try again later.'),
     ('^[^:]*: 5', 'You: the refusal is permanent; repeating will not help.'),
 )
-# For any other error: its class, step and problem. If no row matches, what the
-# docstring of the class says in its second paragraph.
-FAILURES = (
-    ('^SMTPServerDisconnected: the conn', 'You: a server that says nothing '
-     'may wait for TLS (--tls implicit, port 465).'),
-    ('^SMTPProtocol.*(mismatch|self.signed|issuer)', 'You: check --server. '
-     'Someone may be intercepting the connection, as some antivirus programs '
-     'do. To trust an authority of your own, use --ca-file.'),
-    ('^SMTPProtocol.*(WRONG_VERSION|RECORD|PACKET|not a reply)', 'You: check '
-     '--server and --port: 587 goes with --tls starttls, 465 with implicit.'),
-    ('^SMTPNotSupported.*: (STARTTLS|AUTH)', 'You: use --port 587 or 465, or '
-     '--auth none. On this network someone may be removing what is offered.'),
-    ('^SMTP(NotS|Mess).*(8BITMIME|SMTPUTF8|a line of more)', 'You: let your '
-     'mail program use encoded-words and quoted-printable, and fold lines.'),
-    ('not a valid address', "You: write 'user@host' or 'Name <user@host>', "
-     'with commas between several; a name with a comma needs "quotes". With '
-     '--message, --from and --to replace the addresses in it.'),
-    ('must be exactly|no recipient|was resent', 'You: give the sender '
-     'with --from, and recipients with --to.'),
-)
 
 
 def advise(error: SMTPException) -> str:
     """Return an error as the user sees it, with who can act, and how."""
     import textwrap
-    rows: Sequence[tuple[str, str]] = FAILURES
     words = f'{type(error).__name__}: {error.step}: {error.problem}'
     if isinstance(error, SMTPResponseException):
         step = re.sub(r'^(AUTH \w+|[A-Z]+)\b.*', r'\1', error.step)
-        rows = REFUSALS
         # Without <addresses> and [addresses]: they are not reasons.
         words = f'{step}: {error.reply.code} ' + re.sub(
             r'<[^<>]*>|\[[0-9.]+\]', '', shorten(error.reply.text))
     default = str(type(error).__doc__).partition('\n\n')[2]
-    advice = next((text for pattern, text in rows if re.search(
-        pattern, words, re.IGNORECASE)), ' '.join(default.split()))
+    advice = next((text for pattern, text in ADVICE if re.search(
+        pattern, words, re.IGNORECASE)), '') or ' '.join(default.split())
     return '\n'.join([str(error), *textwrap.wrap(
         advice, 79, break_on_hyphens=False, break_long_words=False)])
 
