@@ -1668,6 +1668,7 @@ def parse_addresses(field: str, *texts: str) -> Pairs:
 
     A group, 'Friends: bob@example.org, carol@example.com;', stands for its
     members. A semicolon between addresses, as in Outlook, counts as a comma.
+    A ValueError, here or in what is called, says what is wrong with one.
     """
     found: Pairs = []
     mailbox: list[str] = []
@@ -1955,6 +1956,7 @@ def list_fields(message_info: Mapping[str, Any]) -> Pairs:
     """Return names and values, or raise TypeError or SMTPMessageError."""
     fields: Pairs = []
     for name, value in message_info.items():
+        check_types(str, **{'a name in message_info': name})
         if not re.fullmatch('[!-9;-~]{1,76}', name) \
                 or name.lower() in OWN_FIELDS - INFO_FIELDS:
             raise SMTPMessageError(f'{name!r} is not a valid field name, or a '
@@ -2431,18 +2433,23 @@ def ask_password(options: argparse.Namespace) -> str:
 # sent, or may have been sent; the exit code says the same to a script.
 
 
-def read_value(value: str) -> bytes:
-    """Return the octets of an option: a text, or those of a file after @."""
+def read_file(path: str) -> bytes:
+    """Return the octets of a file, or raise SMTPMessageError."""
+    with open_file(path) as file:
+        return file.read()
+
+
+def read_text(value: str) -> str:
+    """Return the text of an option: itself, or that of a file after @."""
     if value.startswith('@'):
-        with open_file(value[1:]) as file:
-            return file.read()
+        return decode_text(read_file(value[1:]))
     if os.path.isfile(value):
         say_note(f'to send the text of that file, use @{value}.')
-    return os.fsencode(value)
+    return value
 
 
 def read_input(options: argparse.Namespace) -> bytes:
-    """Read and keep standard input, or raise an SMTPException if empty."""
+    """Read and keep standard input, or raise an error if it is empty."""
     while sys.stdin and (octets := os.read(sys.stdin.fileno(), BLOCK)):
         options.lines.append(octets)
     if not options.lines and options.body != '-':
@@ -2467,11 +2474,11 @@ def compose(options: argparse.Namespace) -> Mail:
     """Make a mail; ask for what is missing, or raise SMTPUsageError."""
     text, html, info = None, None, options.info
     if options.body not in (None, '-'):
-        text = decode_text(read_value(options.body))
+        text = read_text(options.body)
     elif not is_terminal(sys.stdin):
         text = decode_text(read_input(options))
     if options.html is not None:
-        html = decode_text(read_value(options.html))
+        html = read_text(options.html)
     list_attachments(options.attach)        # before anything is asked
     info['From'] = info['From'] or ask('From')
     if not find_recipients(list_fields(info)):
@@ -2490,7 +2497,7 @@ def gather(options: argparse.Namespace) -> Mail:
     info = options.info
     if options.message is not None:
         octets = read_input(options) if options.message == '-' \
-            else read_value(f'@{options.message}')
+            else read_file(options.message)
     elif not options.check:
         return compose(options)
     # --check needs From for the envelope, or as the user name.
@@ -2616,8 +2623,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # cannot be written to, so that whoever tries hears of it.
     sys.stderr = sys.stderr or open(os.devnull, 'w', encoding='utf-8')
     sys.stdout = sys.stdout or open(os.devnull, encoding='utf-8')
-    with contextlib.suppress(Exception):    # another program may have set it
-        os.set_blocking(sys.stdin.fileno(), True)
+    for stream in sys.stdin, sys.stdout, sys.stderr:
+        with contextlib.suppress(Exception):    # some programs change that
+            os.set_blocking(stream.fileno(), True)
     for stream in sys.stdout, sys.stderr:
         if hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='backslashreplace')

@@ -1,6 +1,7 @@
 """Where smtp.py runs: outputs closed or full, locales, time zones."""
 
 import ast
+import contextlib
 import os
 import re
 import subprocess
@@ -52,6 +53,23 @@ def test_nowhere_for_errors(shell, into, post):
         result = into(*post.options, *args, shell=shell)
         assert (result.code, result.err) == (code, ''), args
     post.only()
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self'), reason='no /proc here')
+def test_a_full_pipe_that_does_not_wait(start):
+    """Another program has set it so; the verdict is not lost."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write, bytes(4096))
+    process = start('--no-such-option', stderr=write)
+    os.close(write)
+    cli.wait_until(lambda: process.poll() is not None
+                   or cli.waits(process.pid))       # until somebody reads
+    with open(read, 'rb') as pipe:
+        assert pipe.read().strip(b'\0').startswith(b'smtp.py: Not sent: ')
+    assert process.wait(20) == 64
 
 
 @pytest.mark.parametrize('last', [b'S: 220', b'C: DATA', b'C: .'])
