@@ -419,7 +419,6 @@ METER_FROM = 1_000_000          # octets; smaller messages need no meter
 TERMINAL_LINE = 1024 if sys.platform == 'darwin' else 4096
 
 
-
 def to_base64(text: str) -> str:
     """Write text as base64 of its UTF-8 octets: 'alice' is 'YWxpY2U='."""
     return binascii.b2a_base64(text.encode(), newline=False).decode()
@@ -505,17 +504,13 @@ class Transcript:
             for line in textwrap.wrap(text, HEADER_LINE):
                 self.write('--', line)
 
-    def show_line(self, line: str) -> None:
-        """Show a line that was sent, with its base64 decoded."""
-        coded = self._challenged or line.startswith('AUTH LOGIN ')
+    def show_line(self, mark: str, line: str) -> None:
+        """Show a line of the session, with the base64 of a login decoded."""
+        answer = self._challenged or line.startswith('AUTH LOGIN ')
+        self._challenged = line.startswith(f'{CHALLENGE}')
+        coded = answer or self._challenged
         word = self.hide(line).split(' ')[-1] if coded else ''
-        self.write('C:', line, from_base64(word))
-
-    def show_reply(self, line: str) -> None:
-        """Show a line of a reply, with a challenge decoded."""
-        self._challenged = line.startswith(str(CHALLENGE))
-        challenge = self.hide(line)[4:] if self._challenged else ''
-        self.write('S:', line, from_base64(challenge))
+        self.write(mark, line, from_base64(word))
 
     def progress(self, done: int, total: int) -> None:
         """Show how much of a long message was sent; wipe that at the end."""
@@ -718,7 +713,7 @@ class Connection:
                 text = self.transcript.hide(line)[:MAX_SHOWN_REPLY]
                 self.transcript.write('S:', text.rstrip(CRLF))
                 raise SMTPProtocolError(f'this is not a reply: {text}')
-            self.transcript.show_reply(self.heard[-1])
+            self.transcript.show_line('S:', self.heard[-1])
         code = self.last_code = int(line[:3])
         reply = Reply(code, tuple(line[:4] + self.transcript.hide(line[4:])
                                   for line in self.heard))
@@ -757,7 +752,7 @@ class Connection:
         """Send lines together, each with a CRLF, and show them."""
         self.send_octets((CRLF.join(lines) + CRLF).encode(), step or lines[0])
         for line in lines:
-            self.transcript.show_line(line)
+            self.transcript.show_line('C:', line)
 
     def _send_typed(self, line: str) -> None:
         """Send a typed command; undo MAIL or RCPT; or raise SMTPUsageError."""
