@@ -764,15 +764,15 @@ class Connection:
         if line.upper().startswith(('MAIL', 'RCPT')) and reply.code < 300:
             self._send_typed('RSET')
 
-    def let_user_type(self, line: str) -> None:
-        """With --step, let the user type first, or raise KeyboardInterrupt."""
+    def announce(self, line: str) -> None:
+        """Ask the user (--step), or raise KeyboardInterrupt; then narrate."""
         ours = self.transcript.hide(line)
         while self.transcript.step:
             octets = read_typed_line(PROMPT, [])
             typed = octets.decode('utf-8', 'backslashreplace').strip()
             verb = typed.upper().split(' ')[0]
             if octets and verb in ('', ours.split(' ')[0]):
-                return
+                break
             if verb in ('', 'Q', 'QUIT'):
                 raise KeyboardInterrupt
             if verb == '?':
@@ -783,13 +783,13 @@ class Connection:
                 self.transcript.note('Not now: that would upset the session.')
             else:
                 self._send_typed(typed)
+        self.transcript.narrate()
 
     def send_commands(self, lines: Sequence[str]) -> None:
         """Send commands together, or raise SMTPMessageError."""
         if re.search('[\r\n\0\ud800-\udfff]', ''.join(lines)):
             raise SMTPMessageError('a command has CR, LF or NUL in it.')
-        self.let_user_type(lines[0])
-        self.transcript.narrate()
+        self.announce(lines[0])
         self.send_lines(lines)
 
     def send_command(self, line: str, *expected: int) -> Reply:
@@ -1398,8 +1398,7 @@ def send_message(connection: Connection, mail: Mail) -> Receipt:
     transcript, done = connection.transcript, 0
     transcript.begin(send_message)
     try:
-        connection.let_user_type(BODY)
-        transcript.narrate()
+        connection.announce(BODY)
         for chunk in double_dots(mail.chunks()):
             connection.send_octets(chunk, BODY)
             done += len(chunk)
