@@ -1345,31 +1345,6 @@ def send_envelope(connection: Connection, mail: Mail,
         raise make_refusal(connection.transcript.hide(line), reply)
 
 
-def send_final_dot(connection: Connection, mail: Mail) -> Receipt:
-    """End the message, and wait for the reply that decides.
-
-    A 4yz or 5yz is a clear no, 421 too. Whatever else happens leaves it in
-    doubt whether the server has accepted the message.
-    """
-    # Whatever the reply is, there is nothing more to say. So QUIT need not
-    # wait for it: one round trip less.
-    last_lines = ['.', 'QUIT'] if connection.pipelining else ['.']
-    # Sending only fills the system's buffers: if the network died unnoticed,
-    # it shows in the wait for this reply. So deliver is in doubt from here on.
-    mail.in_doubt = True
-    try:
-        connection.send_lines(last_lines, FINAL_DOT)
-        connection.quit_sent = 'QUIT' in last_lines
-        connection.timeout = connection.final_timeout
-        reply = connection.read_reply(FINAL_DOT, COMPLETED)
-        receipt = Receipt(reply, mail.recipients, mail.message_id)
-        mail.receipt, mail.in_doubt = receipt, False
-        return receipt
-    except SMTPResponseException:
-        mail.in_doubt = False
-        raise
-
-
 def send_message(connection: Connection, mail: Mail) -> Receipt:
     """Send the message, and the final dot.
 
@@ -1409,7 +1384,23 @@ def send_message(connection: Connection, mail: Mail) -> Receipt:
         transcript.progress(mail.size, mail.size)       # wipe it
         connection.close()      # without the final dot nothing is sent
         raise
-    return send_final_dot(connection, mail)
+    # Whatever the reply is, there is nothing more to say. So QUIT need not
+    # wait for it: one round trip less.
+    last_lines = ['.', 'QUIT'] if connection.pipelining else ['.']
+    # Sending only fills the system's buffers: if the network died unnoticed,
+    # it shows in the wait for this reply. So deliver is in doubt from here on.
+    mail.in_doubt = True
+    try:
+        connection.send_lines(last_lines, FINAL_DOT)
+        connection.quit_sent = connection.pipelining
+        connection.timeout = connection.final_timeout
+        reply = connection.read_reply(FINAL_DOT, COMPLETED)
+    except SMTPResponseException:       # a 4yz or 5yz is a clear no, 421 too
+        mail.in_doubt = False
+        raise
+    receipt = Receipt(reply, mail.recipients, mail.message_id)
+    mail.receipt, mail.in_doubt = receipt, False
+    return receipt
 
 
 def say_goodbye(connection: Connection) -> None:
