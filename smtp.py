@@ -393,6 +393,14 @@ class SMTPRecipientsRefused(SMTPResponseException):
         return '\n  '.join(map(escape, [self.problem, *lines]))
 
 
+def check_text(what: str, text: str) -> str:
+    """Return text of one line of Unicode, or raise SMTPMessageError."""
+    if re.search('[\r\n\0\ud800-\udfff]', text):
+        raise SMTPMessageError(f'{what} must be one line of text, without NUL '
+                               f'and broken UTF-8: {text[:100]!r}')
+    return text
+
+
 def make_refusal(step: str, reply: Reply) -> SMTPException:
     """Make the error for an unwelcome reply to a step of the session."""
     if reply.code < 400:
@@ -787,8 +795,7 @@ class Connection:
 
     def send_commands(self, lines: Sequence[str]) -> None:
         """Send commands together, or raise SMTPMessageError."""
-        if re.search('[\r\n\0\ud800-\udfff]', ''.join(lines)):
-            raise SMTPMessageError('a command has CR, LF or NUL in it.')
+        check_text('a command', ''.join(lines))
         self.announce(lines[0])
         self.send_lines(lines)
 
@@ -1576,14 +1583,6 @@ def deliver(mail: Mail, password: str, *, user: str = '', **session: Any
 # let an attacker inject a header field or a command, so it is refused.
 
 LIKE_ENCODED_WORD = re.compile(r'=\?[^?]*\?[^?]*\?[^?]*\?=')
-
-
-def check_text(what: str, text: str) -> str:
-    """Return text of one line of Unicode, or raise SMTPMessageError."""
-    if re.search('[\r\n\0\ud800-\udfff]', text):
-        raise SMTPMessageError(f'{what} must be one line of text, without NUL '
-                               f'and broken UTF-8: {text[:100]!r}')
-    return text
 
 
 def encode_words(text: str, field: str) -> list[str]:
