@@ -1250,12 +1250,7 @@ def show_message(transcript: Transcript, mail: Mail) -> None:
 
 
 def format_mail_command(extensions: Mapping[str, Any], mail: Mail) -> str:
-    """Write MAIL with its parameters, such as SIZE=431.
-
-    Raises:
-        SMTPMessageError: The message is larger than the server accepts.
-        SMTPNotSupportedError: It needs an extension that is not offered.
-    """
+    """Write MAIL, or raise SMTPMessageError or SMTPNotSupportedError."""
     command = f'MAIL FROM:<{mail.sender}>'
     limit = re.fullmatch('[0-9]{1,18}', ' '.join(extensions.get('SIZE', [])))
     if limit and 0 < int(limit[0]) < mail.size:             # 0: no limit
