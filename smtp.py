@@ -507,10 +507,9 @@ class Transcript:
 
     def note(self, text: str) -> None:
         """Show a comment, wrapped."""
-        if self.stream:
-            import textwrap
-            for line in textwrap.wrap(text, HEADER_LINE):
-                self.write('--', line)
+        import textwrap
+        for line in textwrap.wrap(text, HEADER_LINE):
+            self.write('--', line)
 
     def show_line(self, mark: str, line: str) -> None:
         """Show a line of the session, with the base64 of a login decoded."""
@@ -827,14 +826,14 @@ class Connection:
         self.extensions = {}
         try:
             # In octets: Python would map a str by rules of its own.
-            self._socket = sock = context.wrap_socket(
+            self._socket = tls = context.wrap_socket(
                 self._socket, server_hostname=host.rstrip('.').encode(),
                 do_handshake_on_connect=False)
-            sock.settimeout(self.timeout)
-            sock.do_handshake()
+            tls.settimeout(self.timeout)
+            tls.do_handshake()
         except OSError as error:
             raise self._make_error(error, 'the TLS handshake') from None
-        self.transcript.note(f'TLS begins: {sock.version()} with {host}')
+        self.transcript.write('--', f'TLS begins: {tls.version()} with {host}')
 
 
 # ---------------------------------------------------------------------------
