@@ -209,9 +209,8 @@ EXIT_INTERRUPTED = 130
 # nobody can know: the final dot was sent but no valid reply came back, so the
 # server may have accepted the mail, and only its 250 was lost. Only this case
 # raises SMTPDeliveryUnknown. Errors that smtplib has, too, have its names; it
-# says "response" where the RFCs, and the rest of this file, say "reply". If
-# the docstring of a class has a second paragraph that begins with "You:",
-# "Wait:" or "Your administrator:", the user sees it as advice (section 12).
+# says "response" where the RFCs, and the rest of this file, say "reply". The
+# second paragraph of a class's docstring is advice for users (section 12).
 
 # Three digits, then a hyphen or a space and text, or nothing.
 REPLY_LINE = re.compile('[2-5][0-9][0-9](?:[ -][^\r\n]*)?\r\n')
@@ -416,8 +415,8 @@ def make_refusal(step: str, reply: Reply) -> SMTPException:
 # RFCs: C: before what the client sends, S: before what the server replies.
 # Every secret in it is masked. Base64 is shown decoded beside the line: it
 # hides nothing. With `explain` each step is introduced by the docstring of its
-# function, and each reply followed by what its digits mean. The tables can be
-# skipped at a first reading. What a user types is read here, too.
+# function, and each reply followed by what its digits mean. What a user types
+# is read here, too.
 
 COLOURS = {'C:': '\x1b[36m{}\x1b[0m', 'S:': '\x1b[33m{}\x1b[0m',
            '--': '\x1b[2m{}\x1b[0m'}
@@ -460,16 +459,14 @@ class Transcript:
     """Show a session while it happens, and hide its secrets.
 
     Attributes:
-        stream: Where the lines go, or None.
+        stream: Where the lines go, or None; it is never closed.
         explain: Whether to say what happens, before and after it does.
         step: Whether to ask the user before each command.
-
-    A long message has a meter, if there is a terminal to show it on.
     """
 
     def __init__(self, stream: TextIO | None = None, *, explain: bool = False,
                  step: bool = False, meter: TextIO | None = None) -> None:
-        """Begin a transcript; streams are never closed."""
+        """Begin; `meter`, if a terminal, shows how far a long message is."""
         self.stream, self.explain, self.step = stream, explain, step
         self._secrets: set[str] = set()     # regular expressions
         self._explained: set[str] = set()
@@ -587,10 +584,6 @@ class Transcript:
 # the rest of SMTP reads nearly as in the RFCs. Every wait has a deadline, and
 # everything the server sends is checked against the grammar before it is used.
 #
-# Expect three errors of the server: SMTPServerDisconnected, it is gone or
-# silent; SMTPProtocolError, it does not speak SMTP; SMTPResponseException, it
-# refuses. `step` is the line that was sent, or what happens instead of one.
-#
 # A server may lie, or an attacker may speak in its name. Our guards:
 #
 #     a reply to nothing                       refuse_unasked
@@ -693,9 +686,6 @@ class Connection:
 
     def read_reply(self, step: str, *expected: int) -> Reply:
         """Read a whole reply and check it (RFC 5321 section 4.2).
-
-        S: 250-first line
-        S: 250 last line
 
         Args:
             step: What it replies to.
@@ -801,9 +791,6 @@ class Connection:
     def send_command(self, line: str, *expected: int) -> Reply:
         """Send a command and read the reply to it (RFC 5321 section 4.1).
 
-        C: command
-        S: reply
-
         Args:
             line: The command without its CRLF.
             *expected: The reply codes that are welcome; none: all of them.
@@ -842,9 +829,8 @@ class Connection:
 # A session begins in the clear. The server greets, we say EHLO, and its reply
 # lists the extensions that it offers. The first one that we use is STARTTLS,
 # which turns on encryption. Anyone on the network could have altered what was
-# said until then, so it is forgotten, and we say EHLO once more; only this
-# second list counts. On port 465 TLS comes before the greeting. TLS protects
-# the way to this server and nothing beyond it: the server reads every mail.
+# said until then, so we forget it and say EHLO once more. TLS protects the way
+# to this server and nothing beyond it: the server reads every mail.
 #
 # `connection` leads to the server, `context` knows which certificates are
 # trusted, and `host` is the name that the server's certificate must carry.
@@ -1018,9 +1004,8 @@ def start_tls(connection: Connection, context: ssl.SSLContext,
 # 6  Logging in
 #
 # A submission server sends only for people it knows. Its reply to EHLO names
-# the mechanisms that it accepts; each is a short dialogue in base64. Base64 is
-# not encryption: anyone can decode it. Only TLS protects the password, so
-# there is no login without it.
+# the mechanisms that it accepts; each is a short dialogue in base64, which
+# anyone can decode. So there is no login without TLS.
 #
 # A 334 is a question: a challenge in base64 follows, such as "Password:", and
 # the next line that we send is not a command, but the response to it.
@@ -1172,8 +1157,7 @@ def log_in(connection: Connection, user: str, password: str,
 # SMTP would deliver to those recipients that were accepted. We choose
 # otherwise: if one is refused, no one gets the mail. As long as the final dot
 # has not been sent we can hang up, and the server must throw away what it
-# has. With its reply to that dot it takes over the duty to deliver; what it
-# cannot deliver then comes back later, as a mail.
+# has. What it cannot deliver after that comes back later, as a mail.
 
 # What is a yes to MAIL, RCPT and DATA, RFC 5321 section 4.3.2. Not every
 # 2yz is one: 252, for example, means "I could not find out".
