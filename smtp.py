@@ -1133,8 +1133,6 @@ def log_in(connection: Connection, user: str, password: str,
                 connection.send_command('*')    # give up, RFC 4954 section 4
     except SMTPResponseException as error:
         reply = error.reply
-        if reply.code == NOT_AVAILABLE:     # that is not about the login
-            raise
     if reply.code != AUTHENTICATION_SUCCEEDED:
         raise SMTPAuthenticationError(
             f'the server refused the login of {user} by {mechanism}.', reply,
