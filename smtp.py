@@ -476,12 +476,11 @@ class Transcript:
         self._colours = {} if plain else COLOURS
         self._meter = meter if is_terminal(meter) and not dumb else None
 
-    def protect(self, secret: str, response: str) -> None:
-        """Mask a secret from now on, its base64, and the response with it."""
-        self._secrets.add(re.escape(secret))
+    def protect(self, secret: str) -> None:
+        """Mask a secret from now on, and its base64."""
         # An echo may be cut short: 8 characters are enough to recognize it.
-        for base64 in to_base64(secret), response:
-            self._secrets.add(f'{re.escape(base64[:8])}[A-Za-z0-9+/]*=*')
+        base64 = f'{re.escape(to_base64(secret)[:8])}[A-Za-z0-9+/]*=*'
+        self._secrets |= {re.escape(secret), base64}
 
     def hide(self, text: str) -> str:
         """Mask the secrets in a text; they may overlap."""
@@ -1022,11 +1021,11 @@ LAST_REPLIES = (AUTHENTICATION_SUCCEEDED, CHALLENGE)
 def begin_login(connection: Connection, mechanism: str, response: str,
                 *expected: int) -> Reply:
     """Begin a mechanism, its first response on the same line if it fits."""
-    line = f'AUTH {mechanism} {response}'
+    line = f'AUTH {mechanism} {to_base64(response)}'
     if len(line + CRLF) <= MAX_COMMAND_LINE:
         return connection.send_command(line, *expected)
     connection.send_command(f'AUTH {mechanism}', CHALLENGE)
-    return connection.send_command(response, *expected)
+    return connection.send_command(to_base64(response), *expected)
 
 
 def asks_for_user(connection: Connection) -> bool:
@@ -1044,7 +1043,7 @@ def asks_for_user(connection: Connection) -> bool:
 def auth_login(connection: Connection, user: str, password: str) -> Reply:
     """Log in by AUTH LOGIN: user name, then password (no RFC describes it)."""
     name = to_base64(user)
-    reply = begin_login(connection, 'LOGIN', name, CHALLENGE,
+    reply = begin_login(connection, 'LOGIN', user, CHALLENGE,
                         *PARAMETER_REFUSED)
     if reply.code != CHALLENGE:         # some want it on a line of its own
         connection.send_command('AUTH LOGIN', CHALLENGE)
@@ -1060,8 +1059,8 @@ def auth_login(connection: Connection, user: str, password: str) -> Reply:
 
 def auth_plain(connection: Connection, user: str, password: str) -> Reply:
     r"""Log in by AUTH PLAIN: '\0alice\0secret' on one line (RFC 4616)."""
-    response = to_base64(f'\0{user}\0{password}')
-    connection.transcript.protect(password, response)
+    response = f'\0{user}\0{password}'
+    connection.transcript.protect(response)
     return begin_login(connection, 'PLAIN', response, *LAST_REPLIES)
 
 
@@ -1073,8 +1072,8 @@ def auth_xoauth2(connection: Connection, user: str, token: str) -> Reply:
     server refuses; both are returned as one reply. No RFC describes this;
     Google and Microsoft do.
     """
-    response = to_base64(f'user={user}\1auth=Bearer {token}\1\1')
-    connection.transcript.protect(token, response)
+    response = f'user={user}\1auth=Bearer {token}\1\1'
+    connection.transcript.protect(response)
     reply = begin_login(connection, 'XOAUTH2', response, *LAST_REPLIES)
     if reply.code == CHALLENGE:
         reason = from_base64(connection.heard[-1][4:]) or reply.text
@@ -1125,7 +1124,7 @@ def log_in(connection: Connection, user: str, password: str,
         raise SMTPNotSupportedError(
             f'the server does not offer a login by {" or ".join(names)}; it '
             f'offers {" ".join(offered) or "none at all"}.', step='AUTH')
-    connection.transcript.protect(password, to_base64(password))
+    connection.transcript.protect(password)
     try:
         reply = MECHANISMS[mechanism](connection, user, password)
         if reply.code == CHALLENGE:
