@@ -469,7 +469,8 @@ class Transcript:
         """Begin; `meter`, if a terminal, shows how far a long message is."""
         self.stream, self.explain, self.step = stream, explain, step
         self._secrets: set[str] = set()     # regular expressions
-        self._explained: set[str] = set()
+        self._meanings = dict(re.findall(       # of words not yet explained
+            r'(?m)^ +(\S+)  +(.+)', str(self.define.__doc__)))
         self._narration, self._due, self._challenged = '', False, False
         dumb = os.environ.get('TERM') == 'dumb'
         plain = dumb or os.environ.get('NO_COLOR') or not is_terminal(stream)
@@ -568,11 +569,9 @@ class Transcript:
             CHUNKING    BDAT may stand for DATA (RFC 3030); not used
             ENHANCEDSTATUSCODES  replies have codes like 2.1.5 (RFC 2034)
         """
-        table = str(self.define.__doc__) if self.explain else ''
-        for word, meaning in re.findall(r'(?m)^ +(\S+)  +(.+)', table):
-            if word in words and word not in self._explained:
-                self._explained.add(word)
-                self.note(f'{word}: {meaning}')
+        for word in words:
+            if self.explain and word in self._meanings:
+                self.note(f'{word}: {self._meanings.pop(word)}')
 
 
 # ---------------------------------------------------------------------------
