@@ -871,7 +871,7 @@ def encode_domain(domain: str) -> str:
     return encoded
 
 
-def open_socket(host: str, port: int, timeout: float | None) -> socket.socket:
+def open_socket(host: str, port: int, timeout: float) -> socket.socket:
     """Open a TCP connection to a host, or raise SMTPConnectError.
 
     A name may have several addresses; they are tried in order, until one of
@@ -886,8 +886,7 @@ def open_socket(host: str, port: int, timeout: float | None) -> socket.socket:
             f'cannot find a host named {host}.',
             exit_code=EXIT_TRY_LATER if later else EXIT_NO_HOST) from None
     failures: list[str] = []
-    last = timeout or REPLY_TIMEOUT
-    waits = [min(last, NEXT_ADDRESS_TIMEOUT)] * (len(found) - 1) + [last]
+    waits = [min(timeout, NEXT_ADDRESS_TIMEOUT)] * (len(found) - 1) + [timeout]
     for wait, (*kind, _, address) in zip(waits, found):
         try:
             with socket.socket(*kind) as sock:
@@ -1482,8 +1481,8 @@ def open_session(password: str, user: str, *, server: str = SMTP_SERVER,
     context = make_tls_context(ca_file) if tls != 'none' else None
     if not isinstance(transcript, Transcript):
         transcript = Transcript(transcript)
-    connection = Connection(open_socket(host, port, timeout), transcript,
-                            timeout)
+    sock = open_socket(host, port, timeout or REPLY_TIMEOUT)
+    connection = Connection(sock, transcript, timeout)
     try:
         if context and tls == 'implicit':
             connection.encrypt(context, host)
