@@ -270,8 +270,6 @@ class Receipt(namedtuple('Receipt', 'reply recipients message_id')):
 class SMTPException(Exception):
     """Base class of our errors; all but SMTPDeliveryUnknown mean: not sent.
 
-    This holds for what deliver raises; inside a session Mail.in_doubt tells.
-
     Attributes:
         problem: What went wrong, in one sentence.
         reply: The server's Reply, or None.
@@ -1171,7 +1169,6 @@ class Mail:
             only the envelope is to be tried. A piece is octets, or a file
             (class Attachment) whose length on the wire is known.
         message_id: The value of its Message-ID field.
-        in_doubt: Whether the final dot was sent, without a valid reply.
         receipt: The Receipt, once the mail is sent.
     """
 
@@ -1183,7 +1180,6 @@ class Mail:
                  address for address in recipients}
         self.sender, self.recipients = sender, list(known.values())
         self.pieces, self.message_id = pieces, message_id
-        self.in_doubt = False
         self.receipt: Receipt | None = None
 
     @property
@@ -1347,8 +1343,7 @@ def send_message(connection: Connection, mail: Mail) -> Receipt:
     Raises:
         SMTPResponseException: The server refused the message.
         SMTPMessageError: A file changed while it was read.
-        SMTPException: No valid reply came to the dot, and mail.in_doubt says
-            so.
+        SMTPDeliveryUnknown: No valid reply came to the final dot.
     """
     transcript, done = connection.transcript, 0
     transcript.begin(send_message)
@@ -1367,20 +1362,22 @@ def send_message(connection: Connection, mail: Mail) -> Receipt:
     # Whatever the reply is, there is nothing more to say. So QUIT need not
     # wait for it: one round trip less.
     last_lines = ['.', 'QUIT'] if connection.pipelining else ['.']
-    # Sending only fills the system's buffers: if the network died unnoticed,
-    # it shows in the wait for this reply. So deliver is in doubt from here on.
-    mail.in_doubt = True
     try:
         connection.send_lines(last_lines, FINAL_DOT)
         connection.quit_sent = connection.pipelining
         connection.timeout = connection.final_timeout
         reply = connection.read_reply(FINAL_DOT, COMPLETED)
+        mail.receipt = Receipt(reply, mail.recipients, mail.message_id)
+        return mail.receipt
     except SMTPResponseException:       # a 4yz or 5yz is a clear no, 421 too
-        mail.in_doubt = False
         raise
-    receipt = Receipt(reply, mail.recipients, mail.message_id)
-    mail.receipt, mail.in_doubt = receipt, False
-    return receipt
+    except BaseException as error:
+        # Sending only fills the system's buffers: if the network died before,
+        # it shows here. So the server may have the whole message, or not.
+        raise SMTPDeliveryUnknown(
+            f'{getattr(error, "problem", "interrupted.")} The message was '
+            f'complete (Message-ID {mail.message_id}).',
+            getattr(error, 'reply', None), FINAL_DOT) from error
 
 
 def say_goodbye(connection: Connection) -> None:
@@ -1529,19 +1526,14 @@ def deliver(mail: Mail, password: str, *, user: str = '', **session: Any
         KeyboardInterrupt: Interrupted; if the message was sent before, its
             Receipt is in the args.
     """
-    mail.in_doubt, mail.receipt = False, None
+    mail.receipt = None
     try:
         with open_session(password, user or mail.sender, **session) as opened:
             send_envelope(opened, mail)
             return send_message(opened, mail)
-    except BaseException as error:
-        if mail.receipt and isinstance(error, KeyboardInterrupt):
+    except KeyboardInterrupt as error:
+        if mail.receipt:
             error.args = (mail.receipt,)
-        elif mail.in_doubt:
-            raise SMTPDeliveryUnknown(
-                f'{getattr(error, "problem", "interrupted.")} The message was '
-                f'complete (Message-ID {mail.message_id}).',
-                getattr(error, 'reply', None), FINAL_DOT) from error
         raise
 
 
