@@ -606,8 +606,7 @@ class Connection:
 
     Attributes:
         transcript: Shows every line.
-        extensions: What the server offers, since TLS began if it did: the
-            parameters of each keyword.
+        extensions: What the server offers: the parameters of each keyword.
         pipelining: Whether commands may travel together (RFC 2920).
         timeout: Seconds for a whole reply to arrive.
         final_timeout: Seconds for the reply to the final dot.
@@ -629,7 +628,7 @@ class Connection:
         self.last_code = 0
         self.pipelining = self.quit_sent = self.closed = False
         self._socket, self._received = sock, b''
-        address = str(sock.getsockname()[0]).split('%')[0]
+        address = sock.getsockname()[0]
         family = 'IPv6:' if ':' in address else ''
         self.our_address = f'[{family}{address}]'
 
@@ -1044,8 +1043,8 @@ def auth_login(connection: Connection, user: str, password: str) -> Reply:
     if reply.code != CHALLENGE:         # some want it on a line of its own
         connection.send_command('AUTH LOGIN', CHALLENGE)
         connection.send_command(name, CHALLENGE)
-    # Others ignore it there, and ask for it. Many servers log the user name of
-    # a failed login, so the password must never go out in its place.
+    # Others ignore it, and ask for it. Many log the user name of a failed
+    # login, so the password must never go out in its place.
     if asks_for_user(connection):
         reply = connection.send_command(name, CHALLENGE)
         if asks_for_user(connection):
