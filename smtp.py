@@ -1168,6 +1168,7 @@ class Mail:
             only the envelope is to be tried. A piece is octets, or a file
             (class Attachment) whose length on the wire is known.
         message_id: The value of its Message-ID field.
+        size: Octets on the wire, before dots are doubled (RFC 1870).
         receipt: The Receipt, once the mail is sent.
     """
 
@@ -1179,12 +1180,8 @@ class Mail:
                  address for address in recipients}
         self.sender, self.recipients = sender, list(known.values())
         self.pieces, self.message_id = pieces, message_id
+        self.size = sum(map(len, pieces))
         self.receipt: Receipt | None = None
-
-    @property
-    def size(self) -> int:
-        """Octets on the wire, before dots are doubled (RFC 1870)."""
-        return sum(map(len, self.pieces))
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the message, a BLOCK or so at a time."""
