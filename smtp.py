@@ -469,7 +469,7 @@ class Transcript:
         self._secrets: set[str] = set()     # regular expressions
         self._meanings = dict(re.findall(       # of words not yet explained
             r'(?m)^ +(\S+)  +(.+)', str(self.define.__doc__)))
-        self._narration, self._due, self._challenged = '', False, False
+        self._narration, self._due = '', False
         dumb = os.environ.get('TERM') == 'dumb'
         plain = dumb or os.environ.get('NO_COLOR') or not is_terminal(stream)
         self._colours = {} if plain else COLOURS
@@ -490,12 +490,17 @@ class Transcript:
                 letters[start:end] = '\udfff' * (end - start)
         return re.sub('\udfff+', MASK, ''.join(letters))
 
-    def write(self, mark: str, text: str, comment: str = '') -> None:
-        """Show one line: C: or S:, or -- for what is not on the wire."""
+    def write(self, mark: str, text: str, coded: bool = False) -> None:
+        """Show one line: C: or S:, or -- for what is not on the wire.
+
+        If its last word is `coded` in base64, it is shown decoded, too.
+        """
         if self.stream:
-            line = f'{mark} {text}' + f'   # {comment}' * bool(comment)
+            line = self.hide(f'{mark} {text}')
+            if coded and (word := from_base64(line.split(' ')[-1])):
+                line += f'   # {self.hide(word)}'
             codec = getattr(self.stream, 'encoding', None) or 'utf-8'
-            octets = escape(self.hide(line)).encode(codec, 'backslashreplace')
+            octets = escape(line).encode(codec, 'backslashreplace')
             line = self._colours.get(mark, '{}').format(octets.decode(codec))
             with contextlib.suppress(OSError, ValueError):  # does anyone read?
                 print(line, file=self.stream, flush=True)
@@ -505,14 +510,6 @@ class Transcript:
         import textwrap
         for line in textwrap.wrap(text, HEADER_LINE):
             self.write('--', line)
-
-    def show_line(self, mark: str, line: str) -> None:
-        """Show a line of the session, with the base64 of a login decoded."""
-        answer = self._challenged or line.startswith('AUTH LOGIN ')
-        self._challenged = line.startswith(f'{CHALLENGE}')
-        coded = answer or self._challenged
-        word = self.hide(line).split(' ')[-1] if coded else ''
-        self.write(mark, line, from_base64(word))
 
     def progress(self, done: int, total: int) -> None:
         """Show how much of a long message was sent; wipe that at the end."""
@@ -705,7 +702,8 @@ class Connection:
                 text = self.transcript.hide(line)[:MAX_SHOWN_REPLY]
                 self.transcript.write('S:', text.rstrip(CRLF))
                 raise SMTPProtocolError(f'this is not a reply: {text}')
-            self.transcript.show_line('S:', self.heard[-1])
+            coded = line.startswith(str(CHALLENGE))
+            self.transcript.write('S:', self.heard[-1], coded)
         code = self.last_code = int(line[:3])
         reply = Reply(code, tuple(line[:4] + self.transcript.hide(line[4:])
                                   for line in self.heard))
@@ -744,7 +742,8 @@ class Connection:
         """Send lines together, each with a CRLF, and show them."""
         self.send_octets((CRLF.join(lines) + CRLF).encode(), step or lines[0])
         for line in lines:
-            self.transcript.show_line('C:', line)
+            self.transcript.write('C:', line, self.last_code == CHALLENGE
+                                  or line.startswith('AUTH LOGIN '))
 
     def _send_typed(self, line: str) -> None:
         """Send a typed command; undo MAIL or RCPT; or raise SMTPUsageError."""
