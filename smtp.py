@@ -1148,7 +1148,7 @@ def log_in(connection: Connection, user: str, password: str,
 # SMTP would deliver to those recipients that were accepted. We choose
 # otherwise: if one is refused, no one gets the mail. As long as the final dot
 # has not been sent we can hang up, and the server must throw away what it
-# has. What it cannot deliver after that comes back later, as a mail.
+# has. After the dot, what it cannot deliver comes back later, as a mail.
 
 # What is a yes to MAIL, RCPT and DATA, RFC 5321 section 4.3.2. Not every
 # 2yz is one: 252, for example, means "I could not find out".
