@@ -1807,8 +1807,7 @@ class Attachment:
                 left -= len(octets)
                 yield encode_base64(octets)
             now = os.fstat(file.fileno())
-            if left or (now.st_ino, now.st_mtime_ns) != (
-                    then.st_ino, then.st_mtime_ns):
+            if left or now.st_mtime_ns != then.st_mtime_ns:
                 raise SMTPMessageError(f'{self._path} changed while it was '
                                        'sent.', exit_code=EXIT_FILE)
 
@@ -1827,8 +1826,7 @@ def make_attachment_part(name: str, piece: bytes | Attachment) -> Part:
     parameter = f'filename="{name}"'
     if not re.fullmatch(r'(?! )[\w .,+=@()[\]-]{1,59}(?<! )', name, re.A):
         parameter = "filename*=utf-8''" + urllib.parse.quote(name, safe='')
-    if not name or len(parameter) >= MAX_TEXT_LINE:
-        raise SMTPMessageError(f'the file name is empty or too long: {name}')
+
     return (fold('Content-Type', [kind])
             + fold('Content-Transfer-Encoding', ['base64'])
             + fold('Content-Disposition', ['attachment;', parameter]), [piece])
@@ -1918,8 +1916,7 @@ def format_field(name: str, *values: str) -> str:
     """Write a header field; none if it is a list without addresses."""
     if name.lower() not in ADDRESS_FIELDS:
         return fold(name, format_text(name, ''.join(values)))
-    if name.lower() == 'sender':
-        parse_one_address(name, *values)
+
     words = format_addresses(name, parse_addresses(name, *values))
     return fold(name, words) if words else ''
 
@@ -1958,8 +1955,6 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     # Not get_formatted_date(): it would write the same, but to load tzlocal
     # takes a fifth of the time of a short run.
     date = ''.join(find_values(fields, 'Date')) or format_date()
-    if not re.fullmatch(f'[ -~]{{1,{HEADER_LINE}}}', date):
-        raise SMTPMessageError('Date must be one short line of ASCII.')
     message_id = make_message_id(sender)
     body = make_text_part(message_text)
     if html is not None:        # the best form comes last
@@ -1972,7 +1967,7 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     if not header[1] + header[2]:
         # An empty group tells readers that there are recipients, but not who.
         header[1] = fold('To', ['undisclosed-recipients:;'])
-    header += [fold('Date', [date]), fold('Message-ID', [message_id])]
+    header += [format_field('Date', date), fold('Message-ID', [message_id])]
     header += [format_field(name, value) for name, value in fields
                if name.lower() not in INFO_FIELDS]
     header += [fold('MIME-Version', ['1.0']), body[0], CRLF]
@@ -1995,7 +1990,7 @@ def split_message(octets: bytes) -> tuple[list[re.Match[str]], bytes]:
     text = text.rstrip('\n') + '\n'
     if wrong := FIELD.sub('', text):
         line = wrong.partition('\n')[0][:80]
-        raise SMTPMessageError(f'not a header line in UTF-8: {line}')
+        raise SMTPMessageError(f'not a header line in UTF-8: {line!r}')
     if any(b'\0' in part or TOO_LONG.search(part) for part in (header, body)):
         raise SMTPMessageError('the message has a NUL or a line of more than '
                                f'{MAX_TEXT_LINE} octets.')
@@ -2020,8 +2015,6 @@ def read_message(octets: bytes, sender: str = '',
     Raises:
         SMTPMessageError: It cannot be sent as it is.
     """
-    if not octets.strip():
-        raise SMTPMessageError('the message is empty.')
     header, body = split_message(octets)
     fields = [(field[1], field[2].replace('\n', '').strip(' \t'))
               for field in header]
@@ -2393,12 +2386,11 @@ def read_text(value: str) -> str:
 
 
 def read_input(options: argparse.Namespace) -> bytes:
-    """Read and keep standard input, or raise an error if it is empty."""
+    """Read and keep standard input, or raise SMTPUsageError: it is empty."""
     while sys.stdin and (octets := os.read(sys.stdin.fileno(), BLOCK)):
         options.lines.append(octets)
     if not options.lines and options.body != '-':
-        kind = SMTPUsageError if options.message is None else SMTPMessageError
-        raise kind('standard input is empty: give --body, or a file.')
+        raise SMTPUsageError('standard input is empty: give --body or a file.')
     return b''.join(options.lines)
 
 
@@ -2516,21 +2508,19 @@ def keep_text(options: argparse.Namespace) -> str:
     text = b''.join(options.lines)
     if not text:
         return ''
-    import shlex
     import tempfile
     option, ending = ('--message ', '.eml') if options.message == '-' \
         else ('--body @', '.txt')
     name = time.strftime('unsent-%Y%m%d-%H%M%S-')
-    for folder in os.curdir, None:          # None: that of temporary files
-        with contextlib.suppress(OSError), contextlib.ExitStack() as undo:
-            # For this user only, and never over a file.
-            number, path = tempfile.mkstemp(ending, name, folder)
-            undo.callback(os.remove, path)
-            with open(number, 'wb') as file:
-                file.write(text)
-            undo.pop_all()                  # it is complete
-            path = os.path.basename(path) if folder else shlex.quote(path)
-            return f'\nYour text is kept. To send it, use {option}{path}'
+    with contextlib.suppress(OSError), contextlib.ExitStack() as undo:
+        # For this user only, and never over a file.
+        number, path = tempfile.mkstemp(ending, name, os.curdir)
+        undo.callback(os.remove, path)
+        with open(number, 'wb') as file:
+            file.write(text)
+        undo.pop_all()                      # it is complete
+        path = os.path.basename(path)
+        return f'\nYour text is kept. To send it, use {option}{path}'
     return ('\nYour text could not be kept in a file. Here it is:\n'
             + text.decode('utf-8', 'backslashreplace'))
 

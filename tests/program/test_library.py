@@ -175,8 +175,8 @@ def test_an_interrupt(line, kind, arrived, post):
     ('sever', ['an unknown one']),
     ('port', ['465', 465.0, True, None]), ('auth', [None]), ('ehlo', [b'x']),
     ('message_text', [None, b'x', 5, ['x']]), ('html', [b'x', 5]),
-    ('message_info', [None, 'x', [INFO], {**INFO, 5: 'x'}, {**INFO, b'X': ''}]),
-    ('timeout', ['5', b'5']),
+    ('message_info', [None, 'x', [INFO], {**INFO, 5: 'x'}, {**INFO, b'X': ''}
+                      ]), ('timeout', ['5', b'5']),
     ('To', [{BOB: 1}, 5, [5], b'x']), ('X-A', [5, [None]]), ('ca_?file', [5]),
     ('attachments', [b'x', 5, [5], [('n', 'text')], [('n', b'x', 1)], {'a': 1},
                      [(5, b'x')], [['n', b'x']], [None], None, True, [b'a'],
