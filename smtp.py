@@ -607,9 +607,8 @@ class Connection:
         pipelining: Whether commands may travel together (RFC 2920).
         timeout: Seconds for a whole reply to arrive.
         final_timeout: Seconds for the reply to the final dot.
-        heard: The lines of the latest reply, unmasked: with the password
-            'AUTH' a mask would hide an extension.
-        last_code: The reply code of the latest reply.
+        last: The latest Reply, unmasked: with the password 'AUTH' a mask
+            would hide an extension.
         our_address: The address of our end, as a literal (RFC 5321 4.1.3).
         quit_sent: Whether QUIT was sent.
         closed: Whether we have hung up.
@@ -621,8 +620,7 @@ class Connection:
         self.transcript, self.timeout = transcript, timeout or REPLY_TIMEOUT
         self.final_timeout = timeout or FINAL_REPLY_TIMEOUT
         self.extensions: dict[str, list[str]] = {}
-        self.heard: list[str] = []
-        self.last_code = 0
+        self.last = Reply(0, ())
         self.pipelining = self.quit_sent = self.closed = False
         self._socket, self._received = sock, b''
         address = sock.getsockname()[0]
@@ -692,24 +690,25 @@ class Connection:
             SMTPResponseException: It refuses, or is a 421.
         """
         deadline = time.monotonic() + self.timeout
-        size, self.heard = 0, []
-        while size == 0 or self.heard[-1][3:4] == '-':
+        lines: list[str] = []
+        size = 0
+        while size == 0 or lines[-1][3:4] == '-':
             line = self.read_line(deadline, step)
-            self.heard.append(line.rstrip(CRLF))
+            lines.append(line.rstrip(CRLF))
             size += len(line)
             if size > MAX_REPLY or not REPLY_LINE.fullmatch(line):
                 # Not its end: if it was cut, a secret may have been, too.
                 text = self.transcript.hide(line)[:MAX_SHOWN_REPLY]
                 self.transcript.write('S:', text.rstrip(CRLF))
                 raise SMTPProtocolError(f'this is not a reply: {text}')
-            coded = line.startswith(str(CHALLENGE))
-            self.transcript.write('S:', self.heard[-1], coded)
-        code = self.last_code = int(line[:3])
+            self.transcript.write('S:', lines[-1], line[:3] == str(CHALLENGE))
+        code = int(line[:3])
+        self.last = Reply(code, lines)
         reply = Reply(code, tuple(line[:4] + self.transcript.hide(line[4:])
-                                  for line in self.heard))
+                                  for line in lines))
         # If codes differ, the last line counts if it is a no. But in reply to
         # the final dot, any 2yz may mean that the mail was accepted.
-        codes = {line[:3] for line in self.heard}
+        codes = {line[:3] for line in lines}
         accepted = step == FINAL_DOT and min(codes) < '300'
         if len(codes) > 1 and (code < 400 or accepted):
             raise SMTPProtocolError('one reply has different codes.', reply)
@@ -742,7 +741,7 @@ class Connection:
         """Send lines together, each with a CRLF, and show them."""
         self.send_octets((CRLF.join(lines) + CRLF).encode(), step or lines[0])
         for line in lines:
-            self.transcript.write('C:', line, self.last_code == CHALLENGE
+            self.transcript.write('C:', line, self.last.code == CHALLENGE
                                   or line.startswith('AUTH LOGIN '))
 
     def _send_typed(self, line: str) -> None:
@@ -769,7 +768,7 @@ class Connection:
             if verb == '?':
                 self.transcript.narrate(asked=True)
                 self.transcript.note(f'Enter sends: {ours}')
-            elif NEVER_TYPED.match(typed) or 300 <= self.last_code < 400 \
+            elif NEVER_TYPED.match(typed) or 300 <= self.last.code < 400 \
                     or line[:4] in ('RCPT', 'DATA') and NO_LONGER.match(typed):
                 self.transcript.note('Not now: that would upset the session.')
             else:
@@ -939,7 +938,7 @@ def say_hello(connection: Connection, name: str = '') -> None:
     transcript, connection.extensions = connection.transcript, {}
     # The first line only says hello. Ignore lines that are not ASCII: upper()
     # could turn them into keywords (a long s becomes S).
-    for line in filter(str.isascii, connection.heard[1:]):
+    for line in filter(str.isascii, connection.last.lines[1:]):
         # 'AUTH=LOGIN' is how servers wrote it before there was a standard.
         line = re.sub('^AUTH=', 'AUTH ', line[4:].upper())
         keyword, *parameters = line.split(' ')
@@ -1024,14 +1023,13 @@ def begin_login(connection: Connection, mechanism: str, response: str,
 
 def asks_for_user(connection: Connection) -> bool:
     """Return whether the challenge just heard asks for the user name."""
-    lines = [line[4:] for line in connection.heard]
-    read = ' '.join(lines).lower()
+    read = connection.last.text
     # Some servers do without base64, or write it badly: read what there is.
-    for text in [''.join(lines), *' '.join(lines).split()]:
+    for text in [read, *read.split()]:
         digits = re.sub('[^A-Za-z0-9+/]', '', text)
         octets = binascii.a2b_base64(digits + 'A' * (-len(digits) % 4))
-        read += octets.replace(b'\0', b'').decode('ascii', 'ignore').lower()
-    return 'user' in read and 'pass' not in read
+        read += octets.replace(b'\0', b'').decode('ascii', 'ignore')
+    return 'user' in read.lower() and 'pass' not in read.lower()
 
 
 def auth_login(connection: Connection, user: str, password: str) -> Reply:
@@ -1070,7 +1068,7 @@ def auth_xoauth2(connection: Connection, user: str, token: str) -> Reply:
     connection.transcript.protect(response)
     reply = begin_login(connection, 'XOAUTH2', response, *LAST_REPLIES)
     if reply.code == CHALLENGE:
-        reason = from_base64(connection.heard[-1][4:]) or reply.text
+        reason = from_base64(connection.last.lines[-1][4:]) or reply.text
         reason = f'{CHALLENGE} {connection.transcript.hide(reason)}'
         reply = connection.send_command('')
         return Reply(reply.code, (reason, *reply.lines))
@@ -1302,7 +1300,7 @@ def send_envelope(connection: Connection, mail: Mail,
             reply = connection.read_reply(line)
             if reply.code not in YES[line[:4]]:
                 failed[line] = reply
-    if failed and connection.last_code == START_MAIL_INPUT:
+    if failed and connection.last.code == START_MAIL_INPUT:
         # DATA went out with a RCPT that was refused. After its 354 every line
         # is text, even QUIT, and a dot would send an empty message to the
         # others. Hanging up is the only way out.
@@ -1384,7 +1382,7 @@ def say_goodbye(connection: Connection) -> None:
     C: QUIT
     S: 221 2.0.0 Service closing transmission channel
     """
-    if connection.closed or connection.last_code in (CHALLENGE, NOT_AVAILABLE):
+    if connection.closed or connection.last.code in (CHALLENGE, NOT_AVAILABLE):
         return          # no command is expected
     connection.transcript.begin(say_goodbye)
     connection.timeout = min(QUIT_TIMEOUT, connection.timeout)
