@@ -155,7 +155,6 @@ WILL_FORWARD = 251          # also a "yes" to RCPT
 CHALLENGE = 334             # "go on with the login"
 START_MAIL_INPUT = 354      # "go on with the message"
 NOT_AVAILABLE = 421         # may come at any time: the server hangs up
-PARAMETER_REFUSED = 501, 504    # syntax error in it, or not implemented
 CREDENTIALS_INVALID = 535
 EXCEEDED_STORAGE = 552
 LOGIN_CODES = (530, 534, CREDENTIALS_INVALID, 538)  # RFC 4954 section 6
@@ -1035,9 +1034,8 @@ def asks_for_user(connection: Connection) -> bool:
 def auth_login(connection: Connection, user: str, password: str) -> Reply:
     """Log in by AUTH LOGIN: user name, then password (no RFC describes it)."""
     name = to_base64(user)
-    reply = begin_login(connection, 'LOGIN', user, CHALLENGE,
-                        *PARAMETER_REFUSED)
-    if reply.code != CHALLENGE:         # some want it on a line of its own
+    reply = begin_login(connection, 'LOGIN', user, CHALLENGE, 501, 504)
+    if reply.code != CHALLENGE:     # that is: not on the same line, please
         connection.send_command('AUTH LOGIN', CHALLENGE)
         connection.send_command(name, CHALLENGE)
     # Others ignore it, and ask for it. Many log the user name of a failed
