@@ -417,7 +417,6 @@ def make_refusal(step: str, reply: Reply) -> SMTPException:
 
 COLOURS = {'C:': '\x1b[36m{}\x1b[0m', 'S:': '\x1b[33m{}\x1b[0m',
            '--': '\x1b[2m{}\x1b[0m'}
-METER_FROM = 1_000_000          # octets; smaller messages need no meter
 
 # What a terminal passes on of a line; longer ones are cut without a word.
 TERMINAL_LINE = 1024 if sys.platform == 'darwin' else 4096
@@ -514,7 +513,7 @@ class Transcript:
         """Show how much of a long message was sent; wipe that at the end."""
         text = '' if done >= total else f'{done * 100 // total} %, ' \
             f'{done / 1e6:.1f} of {total / 1e6:.1f} MB'
-        if self._meter and total >= METER_FROM:
+        if self._meter and total >= 1e6:    # smaller ones need no meter
             with contextlib.suppress(OSError, ValueError):
                 print(f'\r{text}\x1b[K', end='', file=self._meter, flush=True)
 
