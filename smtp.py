@@ -842,8 +842,7 @@ def encode_domain(domain: str) -> str:
     for it must not go to the wrong place.
     """
     encoded = domain
-    literal = re.fullmatch(r'\[(IPv6:)?([0-9a-f:.]+)\]', domain, re.I)
-    if literal:
+    if literal := re.fullmatch(r'\[(IPv6:)?([0-9a-f:.]+)\]', domain, re.I):
         with contextlib.suppress(OSError):
             socket.inet_pton(socket.AF_INET6 if literal[1] else socket.AF_INET,
                              literal[2])
@@ -859,8 +858,7 @@ def encode_domain(domain: str) -> str:
                 or not f'a{letters}'.isidentifier() or '\u0640' in letters:
             raise ValueError(f'{domain} is ambiguous (write it as xn--...)')
     if len(encoded) > MAX_DOMAIN or not DOMAIN.fullmatch(encoded):
-        raise ValueError(f'"{shorten(domain, 100)}" is not a host name or IP '
-                         'address')
+        raise ValueError(f'"{shorten(domain, 100)}" is not a host name')
     return encoded
 
 
