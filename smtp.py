@@ -483,8 +483,7 @@ class Transcript:
         letters = list(text)
         for pattern in self._secrets:
             for found in re.finditer(pattern, text):
-                start, end = found.span()
-                letters[start:end] = '\udfff' * (end - start)
+                letters[found.start():found.end()] = '\udfff' * len(found[0])
         return re.sub('\udfff+', MASK, ''.join(letters))
 
     def write(self, mark: str, text: str, coded: bool = False) -> None:
