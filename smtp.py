@@ -856,7 +856,7 @@ def encode_domain(domain: str) -> str:
                 or not f'a{letters}'.isidentifier() or '\u0640' in letters:
             raise ValueError(f'{domain} is ambiguous (write it as xn--...)')
     if len(encoded) > MAX_DOMAIN or not DOMAIN.fullmatch(encoded):
-        raise ValueError(f'"{shorten(domain, 100)}" is not a host name')
+        raise ValueError(f'"{domain:.100}" is not a host name or IP address')
     return encoded
 
 
