@@ -96,8 +96,7 @@ Lab:     SMTP
 Names:   (the members of the team)
 """
 
-# Modules that few runs need are imported where they are used; every import
-# costs start-up time.
+# What few runs need is imported where it is used: every import costs time.
 from __future__ import annotations
 
 import argparse
