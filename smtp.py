@@ -198,17 +198,15 @@ EXIT_INTERRUPTED = 130
 # The server answers every command with a reply of one or more lines, which
 # all begin with the same three digits. The first digit is the answer: 2 yes,
 # 3 yes so far, go on, 4 not now, 5 no; 4yz means any code that begins with 4.
-# After the digits a hyphen says that more lines follow. The text often begins
-# with an enhanced status code (RFC 3463), such as 5.7.139, which says more
-# precisely what is wrong.
+# A hyphen after the digits says that more lines follow. The text often begins
+# with an enhanced status code (RFC 3463), such as 5.7.139: the exact reason.
 #
 # In the end one of three things is true of a message. It was sent: there is a
 # Receipt. It was not sent: there is an error, whose class says what to do. Or
-# nobody can know: the final dot was sent but no valid reply came back, so the
-# server may have accepted the mail, and only its 250 was lost. Only this case
-# raises SMTPDeliveryUnknown. Errors that smtplib has, too, have its names; it
-# says "response" where the RFCs, and the rest of this file, say "reply". The
-# second paragraph of a class's docstring is advice for users (section 12).
+# nobody can know: the final dot was sent but no valid reply came back; perhaps
+# the server accepted the mail, and only its 250 was lost. Only this raises
+# SMTPDeliveryUnknown. Errors that smtplib has, too, have its names, which say
+# "response" for "reply". A second paragraph in a docstring advises the user.
 
 # Three digits, then a hyphen or a space and text, or nothing.
 REPLY_LINE = re.compile('[2-5][0-9][0-9](?:[ -][^\r\n]*)?\r\n')
@@ -313,8 +311,7 @@ class SMTPConnectError(SMTPException):
 class SMTPServerDisconnected(SMTPException):
     """The connection was lost, or the server fell silent: try again later.
 
-    Wait: the message was not completed, so no one got it. It is safe to try
-    again.
+    Wait: no one got the message, so it is safe to try again.
     """
     exit_code = EXIT_TRY_LATER
 
@@ -322,8 +319,7 @@ class SMTPServerDisconnected(SMTPException):
 class SMTPProtocolError(SMTPException):
     """The server does not speak SMTP, or cannot be trusted: check it.
 
-    Your administrator: look at the server and its TLS, and at the clock of
-    this computer.
+    Your administrator: check the server, its TLS, and this computer's clock.
     """
     exit_code = EXIT_PROTOCOL
 
@@ -336,8 +332,7 @@ class SMTPNotSupportedError(SMTPException):
 class SMTPDeliveryUnknown(SMTPException):
     """The message may have been sent: ask before you send it again.
 
-    You: check whether it has arrived before you send it again; it might be
-    delivered twice.
+    You: check whether it has arrived; sent again, it might arrive twice.
     """
     exit_code = EXIT_MAY_HAVE_BEEN_SENT
 
