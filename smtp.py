@@ -403,10 +403,9 @@ def make_refusal(step: str, reply: Reply) -> SMTPException:
 #
 # The transcript is the session as the user sees it, in the notation of the
 # RFCs: C: before what the client sends, S: before what the server replies.
-# Every secret in it is masked. Base64 is shown decoded beside the line: it
-# hides nothing. With `explain` each step is introduced by the docstring of its
-# function, and each reply followed by what its digits mean. What a user types
-# is read here, too.
+# Secrets are masked; base64, which hides nothing, is decoded beside the line.
+# With `explain`, the docstring of its function introduces each step, and each
+# reply is followed by what its digits mean.
 
 COLOURS = {'C:': '\x1b[36m{}\x1b[0m', 'S:': '\x1b[33m{}\x1b[0m',
            '--': '\x1b[2m{}\x1b[0m'}
@@ -481,10 +480,7 @@ class Transcript:
         return re.sub('\udfff+', MASK, ''.join(letters))
 
     def write(self, mark: str, text: str, coded: bool = False) -> None:
-        """Show one line: C: or S:, or -- for what is not on the wire.
-
-        If its last word is `coded` in base64, it is shown decoded, too.
-        """
+        """Show a line (C:, S:) or a comment (--), decoded too if `coded`."""
         if self.stream:
             line = self.hide(f'{mark} {text}')
             if coded and (word := from_base64(line.split(' ')[-1])):
@@ -525,8 +521,7 @@ class Transcript:
     def define(self, *words: str) -> None:
         """Say what words of the server mean, each the first time it comes.
 
-        Of a reply code the first digit and the second (RFC 5321 4.2.1, RFC
-        4954); the middle of an enhanced status code (RFC 3463); extensions:
+        Reply codes (RFC 5321 4.2.1), status codes (RFC 3463), extensions:
 
             2yz         success (y and z are any digits)
             3yz         so far, so good: go on
