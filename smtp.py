@@ -558,11 +558,10 @@ class Transcript:
 # 4  The connection
 #
 # TCP carries a stream of octets and knows nothing of lines; this class gives
-# us lines, replies and TLS, and knows nothing about mail. With send_command
-# the rest of SMTP reads nearly as in the RFCs. Every wait has a deadline, and
-# everything the server sends is checked against the grammar before it is used.
-#
-# A server may lie, or an attacker may speak in its name. Our guards:
+# us lines, replies and TLS, and knows nothing about mail. Every wait has a
+# deadline, and a reply is checked against the grammar before it is used. For a
+# server may lie, or an attacker may speak in its name. Nothing guards against
+# one that says 250 and discards the mail; against other lies we have:
 #
 #     a reply to nothing                       refuse_unasked
 #     malformed, endless or slow replies       read_line, read_reply
@@ -572,13 +571,10 @@ class Transcript:
 #     more than the 220 to STARTTLS            start_tls
 #     no STARTTLS: did an attacker remove it?  start_tls gives up
 #     control characters, secrets              escape, Transcript.hide
-#
-# Nothing guards against a server that says 250 and discards the mail.
 
-# What nobody may type with --step: commands that change the connection, BDAT,
-# which takes the next octets for a message, and what is not ASCII; and, once
-# MAIL was sent, commands that change the envelope.
 PROMPT = '-- Next command? (Enter: smtp.py sends it, ?: explain, q: quit) > '
+# Not to be typed there: what changes the connection, BDAT (a message follows),
+# or anything but ASCII; and, once MAIL was sent, what changes the envelope.
 NEVER_TYPED = re.compile('AUTH|STARTTLS|BDAT|.*[^ -~]', re.IGNORECASE)
 NO_LONGER = re.compile(r'(EHLO|HELO|MAIL|RCPT|RSET)\b', re.IGNORECASE)
 
@@ -665,9 +661,6 @@ class Connection:
         Args:
             step: What it replies to.
             *expected: The reply codes that are welcome; none: all of them.
-
-        Returns:
-            The reply, secrets masked.
 
         Raises:
             SMTPServerDisconnected: It did not come, or not in time.
@@ -767,15 +760,7 @@ class Connection:
         self.send_lines(lines)
 
     def send_command(self, line: str, *expected: int) -> Reply:
-        """Send a command and read the reply to it (RFC 5321 section 4.1).
-
-        Args:
-            line: The command without its CRLF.
-            *expected: The reply codes that are welcome; none: all of them.
-
-        Returns:
-            The reply.
-        """
+        """Send a command, and read the reply to it (RFC 5321 section 4.1)."""
         self.send_commands([line])
         return self.read_reply(line, *expected)
 
