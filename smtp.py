@@ -790,16 +790,14 @@ class Connection:
 # 5  Opening
 #
 # A session begins in the clear. The server greets, we say EHLO, and its reply
-# lists the extensions that it offers. The first one that we use is STARTTLS,
-# which turns on encryption. Anyone on the network could have altered what was
-# said until then, so we forget it and say EHLO once more. TLS protects the way
-# to this server and nothing beyond it: the server reads every mail.
+# lists the extensions that it offers; STARTTLS turns on encryption. Anyone on
+# the network could have altered what was said until then, so we forget it and
+# say EHLO once more. TLS ends at this server, which reads every mail.
 #
 # `connection` leads to the server, `context` knows which certificates are
 # trusted, and `host` is the name that the server's certificate must carry.
 
-# A host name: labels of letters, digits and hyphens, with dots between them
-# (RFC 1035 2.3.1 and 2.3.4, RFC 1123 2.1).
+# A host name: labels, with dots between them (RFC 1035 2.3.4, RFC 1123 2.1).
 LABEL = '[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?'
 DOMAIN = re.compile(rf'{LABEL}(?:\.{LABEL})*')
 
@@ -808,10 +806,8 @@ def encode_domain(domain: str) -> str:
     """Write a domain in ASCII, as DNS has it, or raise ValueError.
 
     An address literal such as '[192.0.2.7]' stays (RFC 5321 section 4.1.3).
-
-    Python's codec follows IDNA 2003, which maps some characters to others. If
-    IDNA 2008 (RFC 5890) has another form, or none, the domain is refused: mail
-    for it must not go to the wrong place.
+    Python follows IDNA 2003, which maps some characters to others. If IDNA
+    2008 (RFC 5890) disagrees, the domain is refused: it may be another's.
     """
     encoded = domain
     if literal := re.fullmatch(r'\[(IPv6:)?([0-9a-f:.]+)\]', domain, re.I):
@@ -837,8 +833,7 @@ def encode_domain(domain: str) -> str:
 def open_socket(host: str, port: int, timeout: float) -> socket.socket:
     """Open a TCP connection to a host, or raise SMTPConnectError.
 
-    A name may have several addresses; they are tried in order, until one of
-    them answers (RFC 5321 section 5.1).
+    Its addresses are tried in order until one answers (RFC 5321 section 5.1).
     """
     try:
         # In octets: Python would load tables to encode a str.
@@ -919,8 +914,7 @@ def say_hello(connection: Connection, name: str = '') -> None:
 
 def make_tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     """Trust the system's authorities or a file's, or raise SMTPUsageError."""
-    # Not ssl.create_default_context: it would write the keys of the session
-    # to a file if $SSLKEYLOGFILE names one.
+    # Not ssl.create_default_context, which writes the keys to $SSLKEYLOGFILE.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False     # only the SAN counts
