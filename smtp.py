@@ -959,16 +959,13 @@ def start_tls(connection: Connection, context: ssl.SSLContext,
 #
 # A submission server sends only for people it knows. Its reply to EHLO names
 # the mechanisms that it accepts; each is a short dialogue in base64, which
-# anyone can decode. So there is no login without TLS.
+# anyone can decode. So there is no login without TLS. A 334 is a question: a
+# challenge follows, such as "Password:", and the next line that we send is not
+# a command, but the response to it.
 #
-# A 334 is a question: a challenge in base64 follows, such as "Password:", and
-# the next line that we send is not a command, but the response to it.
-#
-# Each mechanism is a function that sends its responses and returns the reply
-# to the last of them: 235, logged in, or 334, one more challenge, for which
-# it has no response. Any other reply is an error. To add a mechanism, write
-# such a function, and give it a line in MECHANISMS; if a response holds more
-# than the bare secret, the function has to protect it first.
+# Each mechanism is a function, listed in MECHANISMS. It sends its responses
+# and returns the reply to the last one: 235, logged in, or 334, a challenge
+# too many. A response that is more than the bare secret has to be protected.
 
 LAST_REPLIES = (AUTHENTICATION_SUCCEEDED, CHALLENGE)
 
@@ -998,7 +995,7 @@ def auth_login(connection: Connection, user: str, password: str) -> Reply:
     """Log in by AUTH LOGIN: user name, then password (no RFC describes it)."""
     name = to_base64(user)
     reply = begin_login(connection, 'LOGIN', user, CHALLENGE, 501, 504)
-    if reply.code != CHALLENGE:     # that is: not on the same line, please
+    if reply.code != CHALLENGE:     # it wants the name on a line of its own
         connection.send_command('AUTH LOGIN', CHALLENGE)
         connection.send_command(name, CHALLENGE)
     # Others ignore it, and ask for it. Many log the user name of a failed
@@ -1018,12 +1015,11 @@ def auth_plain(connection: Connection, user: str, password: str) -> Reply:
 
 
 def auth_xoauth2(connection: Connection, user: str, token: str) -> Reply:
-    """Log in by XOAUTH2: a token in place of the password.
+    """Log in by XOAUTH2 (no RFC): a token in place of the password.
 
     It comes from the provider's login page and is valid for an hour or so. If
     it is not valid, a challenge says why, and after an empty line from us the
-    server refuses; both are returned as one reply. No RFC describes this;
-    Google and Microsoft do.
+    server refuses; both are returned as one reply.
     """
     response = f'user={user}\1auth=Bearer {token}\1\1'
     connection.transcript.protect(response)
