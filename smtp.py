@@ -386,7 +386,7 @@ class SMTPRecipientsRefused(SMTPResponseException):
 def check_text(what: str, text: str) -> str:
     """Return text of one line of Unicode, or raise SMTPMessageError."""
     if re.search('[\r\n\0\ud800-\udfff]', text):
-        raise SMTPMessageError(f'{what} is not a line of text: {text[:100]!r}')
+        raise SMTPMessageError(f'{what} has a bad character: {text[:100]!r}')
     return text
 
 
