@@ -199,7 +199,7 @@ EXIT_INTERRUPTED = 130
 # all begin with the same three digits. The first digit is the answer: 2 yes,
 # 3 yes so far, go on, 4 not now, 5 no; 4yz means any code that begins with 4.
 # A hyphen after the digits says that more lines follow. The text often begins
-# with an enhanced status code (RFC 3463), such as 5.7.139: the exact reason.
+# with an enhanced status code (RFC 3463), such as 5.7.139, a more precise one.
 #
 # In the end one of three things is true of a message. It was sent: there is a
 # Receipt. It was not sent: there is an error, whose class says what to do. Or
@@ -559,9 +559,9 @@ class Transcript:
 #
 # TCP carries a stream of octets and knows nothing of lines; this class gives
 # us lines, replies and TLS, and knows nothing about mail. Every wait has a
-# deadline, and a reply is checked against the grammar before it is used. For a
+# deadline, and a reply is checked against the grammar before it is used. A
 # server may lie, or an attacker may speak in its name. Nothing guards against
-# one that says 250 and discards the mail; against other lies we have:
+# a server that says 250 and discards the mail; against the rest these do:
 #
 #     a reply to nothing                       refuse_unasked
 #     malformed, endless or slow replies       read_line, read_reply
