@@ -1369,7 +1369,7 @@ def check_types(*types: type, **arguments: object) -> None:
             raise TypeError(f'{name} must be {kinds}, not {type(value)}')
 
 
-def check_session(server: str, port: int, tls: str | None, auth: str,
+def check_session(host: str, port: int, tls: str | None, auth: str,
                   ehlo: str | None, timeout: float | None) -> tuple[str, str]:
     """Return host and EHLO name in ASCII, or raise SMTPUsageError."""
     wait = REPLY_TIMEOUT if timeout is None else timeout
@@ -1379,8 +1379,7 @@ def check_session(server: str, port: int, tls: str | None, auth: str,
     if tls not in (None, *TLS_WAYS) or auth not in AUTH_WAYS:
         raise SMTPUsageError(f'tls is one of {TLS_WAYS}, auth of {AUTH_WAYS}')
     try:
-        host = server.strip('[]') if server.isascii() \
-            else encode_domain(server)
+        host = host.strip('[]') if host.isascii() else encode_domain(host)
         return host, encode_domain(ehlo) if ehlo else ''
     except ValueError as error:
         raise SMTPUsageError(f'{error}.') from None
