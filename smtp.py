@@ -1178,9 +1178,8 @@ def format_mail_command(extensions: Mapping[str, Any], mail: Mail) -> str:
     command = f'MAIL FROM:<{mail.sender}>'
     limit = re.fullmatch('[0-9]{1,18}', ' '.join(extensions.get('SIZE', [])))
     if limit and 0 < int(limit[0]) < mail.size:             # 0: no limit
-        raise SMTPMessageError(
-            f'the message has {mail.size:,} octets, over the limit of '
-            f'{int(limit[0]):,}.', step='MAIL')
+        raise SMTPMessageError(f'the message has {mail.size:,} octets, over '
+                               f'the limit of {int(limit[0]):,}.', step='MAIL')
     if 'SIZE' in extensions and mail.size:
         command += f' SIZE={mail.size}'                     # RFC 1870
     eight_bit = any(isinstance(piece, bytes) and not piece.isascii()
