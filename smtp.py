@@ -1759,8 +1759,7 @@ class Attachment:
             while left >= 0 and (octets := file.read(FILE_BLOCK)):
                 left -= len(octets)
                 yield encode_base64(octets)
-            now = os.fstat(file.fileno())
-            if left or now.st_mtime_ns != then.st_mtime_ns:
+            if left or os.fstat(file.fileno()).st_mtime_ns != then.st_mtime_ns:
                 raise SMTPMessageError(f'{self._path} changed while it was '
                                        'sent.', exit_code=EXIT_FILE)
 
