@@ -1800,7 +1800,7 @@ def list_attachments(attachments: Any) -> list[Part]:
     return parts
 
 
-def make_multipart(subtype: str, parts: Iterable[Part]) -> Part:
+def join_parts(subtype: str, *parts: Part) -> Part:
     """Put parts together, with a boundary between them (RFC 2046 5.1)."""
     boundary = f'=_{os.urandom(12).hex()}'      # no one can guess it
     pieces: list[Any] = []
@@ -1910,10 +1910,9 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     message_id = make_message_id(sender)
     body = make_text_part(message_text)
     if html is not None:        # the best form comes last
-        body = make_multipart('alternative',
-                              [body, make_text_part(html, 'html')])
+        body = join_parts('alternative', body, make_text_part(html, 'html'))
     if files := list_attachments(attachments):
-        body = make_multipart('mixed', [body, *files])
+        body = join_parts('mixed', body, *files)
     header = [format_field(name, *find_values(fields, name))
               for name in ('From', 'To', 'Cc', 'Subject')]
     if not header[1] + header[2]:
