@@ -1929,10 +1929,9 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
 def split_message(octets: bytes) -> tuple[list[re.Match[str]], bytes]:
     """Return header fields and body, or raise SMTPMessageError."""
     if octets.startswith(b'From '):     # as in a mailbox
-        others = re.findall(b'\n\r?\nFrom [^\n]*\n[!-9;-~]+[ \t]*:', octets)
-        if others:
+        if more := re.findall(b'\n\r?\nFrom [^\n]*\n[!-9;-~]+[ \t]*:', octets):
             raise SMTPMessageError('this is a mailbox: it holds '
-                                   f'{len(others) + 1} messages.')
+                                   f'{len(more) + 1} messages.')
         octets = octets.partition(b'\n')[2]
     header, *rest = re.split(b'\r?\n\r?\n', octets, maxsplit=1)
     body = normalize_line_ends(b''.join(rest))
