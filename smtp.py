@@ -1126,9 +1126,11 @@ class Mail:
         receipt: The Receipt, once the mail is sent.
     """
 
-    def __init__(self, sender: str, recipients: Iterable[str],
+    def __init__(self, sender: str, recipients: Sequence[str],
                  pieces: Sequence[Any] = (), message_id: str = '') -> None:
-        """Keep the arguments, but each address once."""
+        """Keep the arguments, each address once, or raise SMTPMessageError."""
+        if pieces and not recipients:
+            raise SMTPMessageError('the message has no recipient.')
         # Case counts only before the @.
         known = {re.sub('[^@]*$', lambda domain: domain[0].lower(), address):
                  address for address in recipients}
@@ -1902,8 +1904,6 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     fields = list_fields(message_info)
     sender = parse_one_address('From', *find_values(fields, 'From'))
     recipients = find_recipients(fields)
-    if not recipients:
-        raise SMTPMessageError('no recipient was given.')
     # Not get_formatted_date(): it would write the same, but to load tzlocal
     # takes a fifth of the time of a short run.
     date = ''.join(find_values(fields, 'Date')) or format_date()
@@ -1976,8 +1976,6 @@ def read_message(octets: bytes, sender: str = '',
         name = 'Sender' if len(authors) > 1 else 'From'
         sender = parse_one_address(name, *find_values(fields, name))
     recipients = recipients or find_recipients(fields)
-    if not recipients:
-        raise SMTPMessageError('the message has no recipient.')
     message_id = (find_values(fields, 'Message-ID')
                   or [make_message_id(sender)])[0]
     added = {'From': sender, 'Date': format_date(), 'Message-ID': message_id}
