@@ -1498,6 +1498,7 @@ def deliver(mail: Mail, password: str, *, user: str = '', **session: Any
 # let an attacker inject a header field or a command, so it is refused.
 
 LIKE_ENCODED_WORD = re.compile(r'=\?[^?]*\?[^?]*\?[^?]*\?=')
+PLAIN_WORD = re.compile('[!-~]{1,800}')     # longer: encoded, to fit on lines
 
 
 def encode_words(text: str, field: str) -> list[str]:
@@ -1520,13 +1521,9 @@ def format_text(field: str, text: str) -> list[str]:
     words = check_text(field, text).split(' ')
     if LIKE_ENCODED_WORD.search(text) or '' in words:
         return encode_words(text, field)
-    formatted: list[str] = []
-    # A word of ASCII that is too long for a line has to be encoded, too.
-    for plain, same in itertools.groupby(words, lambda word: bool(
-            re.fullmatch('[!-~]{1,800}', word))):
-        part = ' '.join(same)
-        formatted += part.split() if plain else encode_words(part, field)
-    return formatted
+    groups = itertools.groupby(words, PLAIN_WORD.fullmatch)
+    return [word for plain, same in groups for word in (
+        same if plain else encode_words(' '.join(same), field))]
 
 
 # The tokens of an address list (RFC 5322 section 3.2), without spaces and
