@@ -1684,7 +1684,6 @@ def print_all_timezones() -> None:
 # or a file that is read while it is sent, so that it takes no memory.
 
 TOO_LONG = re.compile(b'(?m)^[^\r\n]{%d}' % (MAX_TEXT_LINE + 1))
-FILE_BLOCK = 840 * 57           # octets that make whole lines, and a BLOCK
 
 
 def normalize_line_ends(octets: bytes) -> bytes:
@@ -1755,7 +1754,8 @@ class Attachment:
         """Yield lines of base64, or raise SMTPMessageError."""
         then, left = self._status, self._status.st_size
         with open_file(self._path) as file:
-            while left >= 0 and (octets := file.read(FILE_BLOCK)):
+            # 840 lines of base64, of 57 octets each, are about a BLOCK.
+            while left >= 0 and (octets := file.read(840 * 57)):
                 left -= len(octets)
                 yield encode_base64(octets)
             if left or os.fstat(file.fileno()).st_mtime_ns != then.st_mtime_ns:
