@@ -1359,7 +1359,6 @@ def say_goodbye(connection: Connection) -> None:
 
 TLS_WAYS = 'starttls', 'implicit', 'none'
 AUTH_WAYS = ('auto', *map(str.lower, MECHANISMS), 'none')
-NONE = type(None)
 
 
 def check_types(*types: type, **arguments: object) -> None:
@@ -1417,12 +1416,12 @@ def open_session(password: str, user: str, *, server: str = SMTP_SERVER,
         SMTPUsageError: An argument is not valid.
         SMTPException: Whatever its steps raise.
     """
-    check_types(str, password=password, user=user, server=server, auth=auth)
+    check_types(str, password=password, user=user, server=server, auth=auth,
+                ehlo=ehlo or '')
     check_types(int, port=port)
-    check_types(int, float, NONE, timeout=timeout)
-    check_types(str, NONE, ehlo=ehlo)
-    if not hasattr(transcript, 'write'):
-        check_types(Transcript, NONE, transcript=transcript)
+    check_types(int, float, timeout=timeout or REPLY_TIMEOUT)
+    if transcript is not None and not hasattr(transcript, 'write'):
+        check_types(Transcript, transcript=transcript)
     host, our_name = check_session(server, port, tls, auth, ehlo, timeout)
     tls = tls or ('implicit' if port == IMPLICIT_TLS_PORT else 'starttls')
     context = make_tls_context(ca_file) if tls != 'none' else None
@@ -1896,8 +1895,7 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
         SMTPMessageError: It cannot be sent as it is given.
     """
     check_types(abc.Mapping, message_info=message_info)
-    check_types(str, message_text=message_text)
-    check_types(str, NONE, html=html)
+    check_types(str, message_text=message_text, html=html or '')
     fields = list_fields(message_info)
     sender = parse_one_address('From', *find_values(fields, 'From'))
     recipients = find_recipients(fields)
