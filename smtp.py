@@ -1094,19 +1094,17 @@ def log_in(connection: Connection, user: str, password: str,
 # DATA and the message, ended by a line with a single dot. Nothing compares
 # envelope and header: a Bcc recipient is a RCPT without a header field.
 #
-# With PIPELINING (RFC 2920) the whole envelope and DATA go out at once and
-# the replies come back together: one round trip instead of one for each
-# command. A command that depends on a reply must wait for it: EHLO, STARTTLS
-# and AUTH each for the one before, the message for the 354. The price is that
-# DATA may get its 354 although a recipient was refused.
+# With PIPELINING (RFC 2920) the whole envelope and DATA go out at once and the
+# replies come back together, in one round trip. Only what depends on a reply
+# waits for it: AUTH for that to EHLO, the message for the 354. The price is
+# that DATA may get its 354 although a recipient was refused.
 #
-# SMTP would deliver to those recipients that were accepted. We choose
-# otherwise: if one is refused, no one gets the mail. As long as the final dot
-# has not been sent we can hang up, and the server must throw away what it
-# has. After the dot, what it cannot deliver comes back later, as a mail.
+# SMTP would deliver to the recipients that were accepted. We choose otherwise:
+# if one is refused, no one gets the mail. Until we send the final dot we can
+# hang up, and the server must throw away what it has. After the dot, what it
+# cannot deliver comes back later, as a mail.
 
-# What is a yes to MAIL, RCPT and DATA, RFC 5321 section 4.3.2. Not every
-# 2yz is one: 252, for example, means "I could not find out".
+# A yes to each, RFC 5321 4.3.2. Not 252, which means "I could not find out".
 YES = {'MAIL': (COMPLETED,), 'RCPT': (COMPLETED, WILL_FORWARD),
        'DATA': (START_MAIL_INPUT,)}
 SHOWN_LINES = 20            # of each piece of a message, in a transcript
@@ -1118,9 +1116,8 @@ class Mail:
     Attributes:
         sender: The address for MAIL.
         recipients: The addresses for RCPT, each once.
-        pieces: The message: first its header, then what follows it; none if
-            only the envelope is to be tried. A piece is octets, or a file
-            (class Attachment) whose length on the wire is known.
+        pieces: The message, its header first; none to try the envelope only.
+            A piece is octets, or a file of known length (class Attachment).
         message_id: The value of its Message-ID field.
         size: Octets on the wire, before dots are doubled (RFC 1870).
         receipt: The Receipt, once the mail is sent.
@@ -1152,8 +1149,7 @@ class Mail:
 def double_dots(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Double each dot that begins a line (RFC 5321 section 4.5.2).
 
-    Otherwise a line of one dot in a text would end the message. The server
-    takes the second dot away again.
+    Otherwise a line of one dot would end the message. The server undoes this.
     """
     before = b'\n'
     for chunk in chunks:
@@ -1198,10 +1194,7 @@ def format_mail_command(extensions: Mapping[str, Any], mail: Mail) -> str:
 
 
 def group(items: Iterable[str], limit: int, end: str = '') -> list[list[str]]:
-    """Split items, each with its end, into groups of at most limit octets.
-
-    An item longer than that gets a group of its own; with limit 0 all do.
-    """
+    """Group items, each with its end, by limit octets; longer ones alone."""
     groups: list[list[str]] = []
     room = 0
     for item in items:
@@ -1244,12 +1237,11 @@ def send_envelope(connection: Connection, mail: Mail,
     mail_line = format_mail_command(connection.extensions, mail)
     rcpt = {f'RCPT TO:<{address}>': address for address in mail.recipients}
     failed: dict[str, Reply] = {}
-    # A group fits into the buffers of any socket. Were it longer, both sides
-    # could be stuck, each with octets that the other does not read.
+    # A group fits into any socket's buffers: neither side can be stuck with
+    # octets that the other does not read. With 0 each command goes alone.
     limit = MAX_GROUP if connection.pipelining else 0
     for commands in group([mail_line, *rcpt, *['DATA'] * data], limit, CRLF):
-        # After a refusal every recipient is still asked, since the user
-        # should hear of all refusals; but DATA is left out.
+        # The user should hear of all refusals; only DATA is left out.
         commands = [line for line in commands if not failed or line != 'DATA']
         if not commands or mail_line in failed:
             break
@@ -1259,9 +1251,8 @@ def send_envelope(connection: Connection, mail: Mail,
             if reply.code not in YES[line[:4]]:
                 failed[line] = reply
     if failed and connection.last.code == START_MAIL_INPUT:
-        # DATA went out with a RCPT that was refused. After its 354 every line
-        # is text, even QUIT, and a dot would send an empty message to the
-        # others. Hanging up is the only way out.
+        # After this 354 every line is text, even QUIT, and a dot would send an
+        # empty message to the others. Hanging up is the only way out.
         connection.close()
     refused = {rcpt[line]: reply for line, reply in failed.items()
                if line in rcpt and reply.code >= 400}
@@ -1310,8 +1301,7 @@ def send_message(connection: Connection, mail: Mail) -> Receipt:
         transcript.progress(mail.size, mail.size)       # wipe it
         connection.close()      # without the final dot nothing is sent
         raise
-    # Whatever the reply is, there is nothing more to say. So QUIT need not
-    # wait for it: one round trip less.
+    # QUIT comes next, whatever the reply is: together, one round trip less.
     last_lines = ['.', 'QUIT'] if connection.pipelining else ['.']
     try:
         connection.send_lines(last_lines, FINAL_DOT)
