@@ -1389,14 +1389,12 @@ def open_session(password: str, user: str, *, server: str = SMTP_SERVER,
         user: The user name.
         server: A host name or an IP address.
         port: From 1 to 65535.
-        tls: 'starttls', 'implicit' (TLS from the start), or 'none', which
-            never logs in; None: the default for the port.
+        tls: 'starttls', 'implicit', or 'none' (no login); None: by the port.
         ca_file: PEM file of the authorities to trust; None: the system's.
         ehlo: Our host name or address literal; None: our address.
         timeout: Seconds for each reply; None: the default.
         auth: 'auto', 'login', 'plain', 'xoauth2', or 'none'.
-        transcript: Where to show the session: a Transcript, or a text
-            stream; None: nowhere.
+        transcript: A Transcript, or a text stream; None: show nothing.
 
     Yields:
         The connection, logged in unless auth or tls is 'none'.
@@ -1433,8 +1431,7 @@ def open_session(password: str, user: str, *, server: str = SMTP_SERVER,
         say_goodbye(connection)
     except (SMTPResponseException, SMTPNotSupportedError, SMTPMessageError,
             SMTPUsageError):
-        # After all other errors the connection is gone, or the server is not
-        # to be trusted.
+        # After others the connection is gone, or the server not trusted.
         say_goodbye(connection)
         raise
     finally:
@@ -1462,8 +1459,7 @@ def deliver(mail: Mail, password: str, *, user: str = '', **session: Any
             SMTPServerDisconnected, SMTPProtocolError, SMTPNotSupportedError,
             SMTPAuthenticationError, SMTPRecipientsRefused,
             SMTPResponseException: See section 2.
-        KeyboardInterrupt: Interrupted; if the message was sent before, its
-            Receipt is in the args.
+        KeyboardInterrupt: If the mail was sent, its Receipt is in the args.
     """
     mail.receipt = None
     try:
