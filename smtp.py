@@ -1487,10 +1487,7 @@ PLAIN_WORD = re.compile('[!-~]{1,800}')     # longer: encoded, to fit on lines
 
 
 def encode_words(text: str, field: str) -> list[str]:
-    """Write text as encoded-words (RFC 2047) for a header field.
-
-    Each holds whole characters; a space between two of them is not text.
-    """
+    """Write text as encoded-words (RFC 2047), each of whole characters."""
     # A word fits beside the name of its field, or on a line of its own.
     room = max(HEADER_LINE - len(f'{field}: '), HEADER_LINE // 2)
     return [f'=?utf-8?b?{to_base64("".join(word))}?='
@@ -1501,7 +1498,8 @@ def format_text(field: str, text: str) -> list[str]:
     """Write free text, such as a subject, as words to put a space between.
 
     Words of ASCII stay as they are, so that an address in < and > does not
-    vanish in an encoded-word; neighbours beyond ASCII are encoded together.
+    vanish in an encoded-word. Neighbours beyond ASCII are encoded together:
+    readers drop the space between two encoded-words.
     """
     words = check_text(field, text).split(' ')
     if LIKE_ENCODED_WORD.search(text) or '' in words:
@@ -1633,8 +1631,7 @@ def get_formatted_date(zone: str | None = None) -> str:
     """
     now = datetime.datetime.now(datetime.timezone.utc).astimezone()
     if zone is None:
-        # The lab asks for tzlocal. If it is missing, or differs, the system's
-        # offset is used.
+        # The lab asks for tzlocal; if they differ, the system is right.
         with contextlib.suppress(Exception):
             import tzlocal
             local = now.astimezone(tzlocal.get_localzone())
