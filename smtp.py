@@ -1759,7 +1759,6 @@ def make_attachment_part(name: str, piece: bytes | Attachment) -> Part:
     parameter = f'filename="{name}"'
     if not re.fullmatch(r'(?! )[\w .,+=@()[\]-]{1,59}(?<! )', name, re.A):
         parameter = "filename*=utf-8''" + urllib.parse.quote(name, safe='')
-
     return (fold('Content-Type', [kind])
             + fold('Content-Transfer-Encoding', ['base64'])
             + fold('Content-Disposition', ['attachment;', parameter]), [piece])
@@ -1799,10 +1798,9 @@ def join_parts(subtype: str, *parts: Part) -> Part:
 #
 # A message is header fields, an empty line, and the body. From, To and Cc are
 # in the header, for people to read, and in the envelope; Bcc goes into the
-# envelope alone, which is what makes it blind.
-#
-# build_message makes a message of what a user writes, read_message takes one
-# that another program has finished. Neither guesses.
+# envelope alone, which is what makes it blind. build_message makes a message
+# of what a user writes, read_message takes one that another program has
+# finished. Neither guesses.
 
 # A field of a finished message: name and value, on one line or several
 FIELD = re.compile('(?m)^([!-9;-~]+)[ \t]*:([^\r\n\ud800-\udfff]*\n'
@@ -1849,7 +1847,6 @@ def format_field(name: str, *values: str) -> str:
     """Write a header field; none if it is a list without addresses."""
     if name.lower() not in ADDRESS_FIELDS:
         return fold(name, format_text(name, ''.join(values)))
-
     words = format_addresses(name, parse_addresses(name, *values))
     return fold(name, words) if words else ''
 
@@ -1882,8 +1879,7 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     fields = list_fields(message_info)
     sender = parse_one_address('From', *find_values(fields, 'From'))
     recipients = find_recipients(fields)
-    # Not get_formatted_date(): it would write the same, but to load tzlocal
-    # takes a fifth of the time of a short run.
+    # Not get_formatted_date(): loading tzlocal takes a fifth of a short run.
     date = ''.join(find_values(fields, 'Date')) or format_date()
     message_id = make_message_id(sender)
     body = make_text_part(message_text)
