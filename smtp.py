@@ -1526,8 +1526,7 @@ def parse_mailbox(tokens: Sequence[str]) -> tuple[str, str]:
     if '<' in tokens:
         place, end = tokens.index('<'), tokens[-1]
         name, tokens = tokens[:place], tokens[place + 1:-1]
-        # bob@example.org <bob@example.org> is a name; anything more before
-        # the < looks like two addresses.
+        # A name may be bob@example.org; longer, it looks like an address more.
         if end != '>' or '@' in name and len(name) > 3:
             raise ValueError('a comma or a > is missing')
     if len(tokens) != 3 or tokens[1] != '@':
