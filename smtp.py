@@ -1877,7 +1877,6 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     check_types(str, message_text=message_text, html=html or '')
     fields = list_fields(message_info)
     sender = parse_one_address('From', *find_values(fields, 'From'))
-    recipients = find_recipients(fields)
     # Not get_formatted_date(): loading tzlocal takes a fifth of a short run.
     date = ''.join(find_values(fields, 'Date')) or format_date()
     message_id = make_message_id(sender)
@@ -1895,8 +1894,8 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     header += [format_field(name, value) for name, value in fields
                if name.lower() not in INFO_FIELDS]
     header += [fold('MIME-Version', ['1.0']), body[0], CRLF]
-    return Mail(sender, recipients, [''.join(header).encode(), *body[1]],
-                message_id)
+    return Mail(sender, find_recipients(fields),
+                [''.join(header).encode(), *body[1]], message_id)
 
 
 def split_message(octets: bytes) -> tuple[list[re.Match[str]], bytes]:
