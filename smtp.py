@@ -1241,7 +1241,7 @@ def send_envelope(connection: Connection, mail: Mail,
     # octets that the other does not read. With 0 each command goes alone.
     limit = MAX_GROUP if connection.pipelining else 0
     for commands in group([mail_line, *rcpt, *['DATA'] * data], limit, CRLF):
-        # The user should hear of all refusals; only DATA is left out.
+        # The user should hear of all refusals, so go on, but without DATA.
         commands = [line for line in commands if not failed or line != 'DATA']
         if not commands or mail_line in failed:
             break
@@ -1526,7 +1526,7 @@ def parse_mailbox(tokens: Sequence[str]) -> tuple[str, str]:
     if '<' in tokens:
         place, end = tokens.index('<'), tokens[-1]
         name, tokens = tokens[:place], tokens[place + 1:-1]
-        # A name may be bob@example.org; longer, it looks like an address more.
+        # A name may be bob@example.org; a longer one looks like two addresses.
         if end != '>' or '@' in name and len(name) > 3:
             raise ValueError('a comma or a > is missing')
     if len(tokens) != 3 or tokens[1] != '@':
