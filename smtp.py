@@ -2477,12 +2477,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # cannot be written to, so that whoever tries hears of it.
     sys.stderr = sys.stderr or open(os.devnull, 'w', encoding='utf-8')
     sys.stdout = sys.stdout or open(os.devnull, encoding='utf-8')
+    stream: Any
     for stream in sys.stdin, sys.stdout, sys.stderr:
-        with contextlib.suppress(Exception):    # some programs change that
-            os.set_blocking(stream.fileno(), True)
-    for stream in sys.stdout, sys.stderr:
-        if hasattr(stream, 'reconfigure'):
+        with contextlib.suppress(Exception):    # not all are real files
             stream.reconfigure(errors='backslashreplace')
+            os.set_blocking(stream.fileno(), True)
     options = argparse.Namespace(
         # Out of the environment, which other programs inherit.
         password=os.environ.pop('SMTP_PASSWORD', ''),
