@@ -2328,13 +2328,12 @@ def type_text(options: argparse.Namespace) -> str:
 
 def compose(options: argparse.Namespace) -> Mail:
     """Make a mail; ask for what is missing, or raise SMTPUsageError."""
-    text, html, info = None, None, options.info
+    text, info = None, options.info
     if options.body not in (None, '-'):
         text = read_text(options.body)
     elif not is_terminal(sys.stdin):
         text = decode_text(read_input(options))
-    if options.html is not None:
-        html = read_text(options.html)
+    html = options.html and read_text(options.html)
     list_attachments(options.attach)        # before anything is asked
     info['From'] = info['From'] or ask('From')
     if not find_recipients(list_fields(info)):
