@@ -2114,9 +2114,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise SMTPUsageError, without a value: it may be a password."""
         # As in: "unrecognized arguments: -x secret", "invalid choice: 'it'".
-        message = re.sub(
-            r"""(?s)(arguments:(?: --\w[\w-]*| -\w)?).*|:? ['"].*""", r'\1',
-            message)
+        message = re.sub(r'(?s)(arguments:( --\w[\w-]*| -\w)?).*|:? [\'"].*',
+                         r'\1', message)
         if re.search('--pass(?!word-c)', message):
             message = 'a password is never an option: use $SMTP_PASSWORD'
         raise SMTPUsageError(f'{message}; --help lists the options.')
