@@ -2048,9 +2048,8 @@ ADVICE = (
     # At MAIL the server knows only the sender.
     (r'mailbox full; STOREDRV|^MAIL.*(mailbox (is )?full|[45]\.2\.2\b)',
      'You: your own mailbox is full. Empty it.'),
-    (r'^(?!MAIL).*(over ?quota|quota exceeded|mailbox (is )?full)|^RCPT.*('
-     r'exceeded storage|[45]\.2\.2\b)',
-     'Wait: the mailbox of the recipient is full.'),
+    (r'^(?!MAIL).*(quota exceeded|over ?quota|mailbox (is )?full|[45]\.2\.2\b)'
+     '|^RCPT.*exceeded stor', 'Wait: the mailbox of the recipient is full.'),
     ('too large|size exceeds|security issue|^(MAIL|the [a-z ]+): 552',
      'You: send a link: the size, or the kind of attachment, is not allowed.'),
     ('too many recipients', 'You: send to fewer recipients at a time.'),
