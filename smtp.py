@@ -2477,7 +2477,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in sys.stdin, sys.stdout, sys.stderr:
         with contextlib.suppress(Exception):    # not all are real files
             stream.reconfigure(errors='backslashreplace')
-            os.set_blocking(stream.fileno(), True)
+            os.set_blocking(stream.fileno(), True)  # others may change that
     options = argparse.Namespace(
         # Out of the environment, which other programs inherit.
         password=os.environ.pop('SMTP_PASSWORD', ''),
