@@ -2496,9 +2496,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.mail and options.mail.receipt:
         result, code = str(options.mail.receipt), EXIT_OK
     if code:
-        verdict = 'Not sent' if code != EXIT_MAY_HAVE_BEEN_SENT \
-            else 'May have been sent'
-        say(f'smtp.py: {verdict}: {result}{keep_text(options)}')
+        verdict = 'May have been' if code == EXIT_MAY_HAVE_BEEN_SENT else 'Not'
+        say(f'smtp.py: {verdict} sent: {result}{keep_text(options)}')
     elif result:
         try:
             print(result, flush=True)
