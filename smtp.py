@@ -2075,8 +2075,8 @@ def advise(error: SMTPException) -> str:
     default = str(type(error).__doc__).partition('\n\n')[2]
     advice = next((text for pattern, text in ADVICE if re.search(
         pattern, words, re.IGNORECASE)), '') or ' '.join(default.split())
-    return '\n'.join([str(error), *textwrap.wrap(
-        advice, 79, break_on_hyphens=False, break_long_words=False)])
+    lines = textwrap.wrap(advice, 79, break_on_hyphens=False)
+    return '\n'.join([str(error), *lines])
 
 
 # ---------------------------------------------------------------------------
