@@ -8,9 +8,8 @@
 Python's smtplib and email packages do all this. Here it is done by hand, so
 that it can be seen.
 
-This is a whole session with Office 365, as it looks on the wire. `C:` marks
-what we, the client, send; `S:` what the server replies; on the right is the
-function, defined below, that does it.
+This is a session with Office 365, as it looks on the wire. `C:` marks what we,
+the client, send; `S:` what the server replies; on the right is the function.
 
     (TCP connection to smtp.office365.com, port 587)        open_socket
     S: 220 smtp.office365.com Microsoft ESMTP MAIL Service  read_greeting
@@ -48,10 +47,8 @@ function, defined below, that does it.
     S: 250 2.0.0 OK, queued        (this decides: sent)
     S: 221 2.0.0 Service closing transmission channel       say_goodbye
 
-The same story as code is open_session() and deliver(), in section 8. Every
-name is defined above the place where it is used, so the story comes after the
-things that it is made of. If you only want the protocol, read sections 2 to 8
-and stop there.
+The same story as code is open_session() and deliver(), in section 8: every
+name is defined above its use. For the protocol alone, read sections 2 to 8.
 
 Contents:
 
