@@ -1984,11 +1984,10 @@ def smtp_send(password: str, message_info: Mapping[str, Any],
 # ---------------------------------------------------------------------------
 # 12  Advice
 #
-# An error says what happened. This section says what it means, and who can
-# act: you, your administrator, or no one: wait. Every row of the table was
-# made for a reply, or an error, that people really meet. The first match wins,
-# so the rows for a sentence stand above those for a step, and these above a
-# bare code.
+# An error says what happened; this section, what it means, and who can act:
+# you, your administrator, or no one: wait. Each row of the table was made for
+# a reply or an error that people really meet. The first match wins, so rows
+# for a sentence stand above those for a step, and these above a bare code.
 
 ADVICE = (
     # Matched against the class of an error, its step, and its problem.
