@@ -2078,16 +2078,14 @@ def advise(error: SMTPException) -> str:
 # ---------------------------------------------------------------------------
 # 13  The command line
 #
-# Whatever the program needs to know can be given as an option, except the
-# password: other users can read the command line of every process. What is
-# missing is asked for on standard error, so that standard output holds the
-# result and nothing else; the password is asked on the terminal itself, even
-# if a pipe brings the text, and is not shown.
+# Whatever the program needs to know can be an option, except the password:
+# other users can read the command line of every process. What is missing is
+# asked for on standard error, so that standard output holds only the result;
+# the password on the terminal itself, even if a pipe brings the text.
 #
-# `options` is all that the program knows: what the command line and the
-# environment say (`info` is the header), and what must survive an error:
-# `lines`, the octets that were typed or piped, and `mail`, whose receipt
-# decides about the verdict.
+# `options` is all that the program knows: the command line, the environment,
+# the header (`info`), and what must survive an error: `lines`, the octets that
+# were typed or piped, and `mail`, whose receipt decides the verdict.
 
 
 class Parser(argparse.ArgumentParser):
@@ -2098,12 +2096,11 @@ class Parser(argparse.ArgumentParser):
       smtp.py --check -f alice@example.com            is my login right?
       smtp.py --message mail.eml                      send a complete message
 
-    What is not given is asked for. The text stands on the command line, in a
-    file (@FILE), or on standard input (-). The password is the first line that
-    COMMAND prints, or $SMTP_PASSWORD; a token for XOAUTH2 comes from
-    $SMTP_ACCESS_TOKEN. $SMTP_SERVER and $SMTP_FROM stand for --server and
-    --from. Exit code: 0 sent, 74 MAY HAVE BEEN SENT, 75 not sent, try later;
-    any other: not sent.
+    What is not given is asked for. @FILE is the text in a file, - standard
+    input. The password is the first line that COMMAND prints, or
+    $SMTP_PASSWORD; a token for XOAUTH2 comes from $SMTP_ACCESS_TOKEN.
+    $SMTP_SERVER and $SMTP_FROM stand for --server and --from. Exit code: 0
+    sent, 74 MAY HAVE BEEN SENT, 75 not sent, try later; any other: not sent.
     """
 
     def error(self, message: str) -> NoReturn:
@@ -2205,10 +2202,7 @@ def say_note(text: str) -> None:
 
 
 def decode_text(octets: bytes) -> str:
-    """Read octets as UTF-8, or as UTF-16 if they begin with its mark.
-
-    A log may have one odd octet in it: what is not UTF-8 is read as Latin-1.
-    """
+    """Read UTF-8, or UTF-16 after its mark; a log's odd octets are Latin-1."""
     text = octets.decode('utf-16', 'replace') if octets.startswith(
         (b'\xff\xfe', b'\xfe\xff')) \
         else octets.decode('utf-8-sig', 'surrogateescape')
@@ -2236,8 +2230,7 @@ def run_password_command(command: str) -> str:
     import subprocess
     import tempfile
     try:
-        # A file, not a pipe: a process that the command leaves in the
-        # background could hold a pipe open forever.
+        # Not a pipe: a process in the background could hold it open forever.
         with tempfile.TemporaryFile() as output:
             code = subprocess.call(shlex.split(command) or [''], stdout=output,
                                    stdin=subprocess.DEVNULL)
