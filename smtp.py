@@ -2270,9 +2270,8 @@ def ask_password(options: argparse.Namespace) -> str:
 # ---------------------------------------------------------------------------
 # 14  The program
 #
-# What is missing is asked for in the order in which a letter is written. Text
-# that was typed or piped is never lost: if it was not sent it is kept in a
-# file that only its author can read. The last word is the verdict: sent, not
+# Text that was typed or piped is never lost: if it was not sent, it is kept in
+# a file that only its author can read. The last word is the verdict: sent, not
 # sent, or may have been sent; the exit code says the same to a script.
 
 
@@ -2458,10 +2457,9 @@ def interrupt(*_: object) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program, by default on sys.argv, and return the exit code."""
-    # If one is closed, print would use the other, or drop the text. The second
-    # cannot be written to, so that whoever tries hears of it.
+    # If one is closed, print would use the other, or drop the text.
     sys.stderr = sys.stderr or open(os.devnull, 'w', encoding='utf-8')
-    sys.stdout = sys.stdout or open(os.devnull, encoding='utf-8')
+    sys.stdout = sys.stdout or open(os.devnull, encoding='utf-8')   # fails
     stream: Any
     for stream in sys.stdin, sys.stdout, sys.stderr:
         with contextlib.suppress(Exception):    # not all are real files
@@ -2501,6 +2499,5 @@ if __name__ == '__main__':
         if handled and signal.getsignal(handled) != signal.SIG_IGN:     # nohup
             signal.signal(handled, interrupt)
     RUNNING.append('main')
-    # Not sys.exit: Python would try once more to flush a broken stream, and
-    # change the exit code.
+    # sys.exit would flush a broken stream again, and change the exit code.
     os._exit(main())
