@@ -2262,9 +2262,8 @@ def ask_password(options: argparse.Namespace) -> str:
         problem = 'the terminal may have cut it'
     except (EOFError, OSError, UnicodeError, getpass.GetPassWarning):
         say('')                 # Ctrl-D leaves the cursor where it is
-    raise SMTPUsageError(
-        f'{what}: {problem}; use --password-command, $SMTP_PASSWORD or '
-        '$SMTP_ACCESS_TOKEN, or --auth none for no login.')
+    raise SMTPUsageError(f'{what}: {problem}; use --password-command, '
+                         '$SMTP_PASSWORD, $SMTP_ACCESS_TOKEN or --auth none.')
 
 
 # ---------------------------------------------------------------------------
@@ -2459,7 +2458,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program, by default on sys.argv, and return the exit code."""
     # If one is closed, print would use the other, or drop the text.
     sys.stderr = sys.stderr or open(os.devnull, 'w', encoding='utf-8')
-    sys.stdout = sys.stdout or open(os.devnull, encoding='utf-8')   # fails
+    sys.stdout = sys.stdout or open(os.devnull, encoding='utf-8')  # read-only
     stream: Any
     for stream in sys.stdin, sys.stdout, sys.stderr:
         with contextlib.suppress(Exception):    # not all are real files
