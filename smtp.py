@@ -2124,8 +2124,7 @@ def make_parser() -> Parser:
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument_group('the message').add_argument
     add('recipients', nargs='*', metavar='ADDRESS', help='the same as --to')
-    add('-f', '--from', dest='sender', metavar='ADDRESS',
-        default=os.environ.get('SMTP_FROM', ''))
+    add('-f', '--from', dest='sender', default=os.environ.get('SMTP_FROM', ''))
     for name in 'to', 'cc', 'bcc':
         add(f'-{name[0]}', f'--{name}', metavar='ADDRESS', action='append',
             default=[], help='several: with commas, or repeat the option')
