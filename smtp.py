@@ -2051,7 +2051,7 @@ ADVICE = (
     ('too many recipients', 'You: send to fewer recipients at a time.'),
     (r'^EHLO: 5|helo command rejected|\(EHLO\)', 'You: the server does not '
      'accept our name. Give another one with --ehlo.'),
-    (r'^RCPT.*(domain not found|unknown|no such user|not found|5\.[14]\.1\b)',
+    (r'^RCPT.*(unknown|no such user|not found|5\.[14]\.1\b)',
      'You: there is no such address. Check it for a typo.'),
     ('gr[ae]y-?list', 'Wait: the server greylists. Try again in 15 minutes.'),
     ('^[^:]*: 4', 'Wait: the problem is temporary; try again later.'),
