@@ -8,8 +8,8 @@
 Python's smtplib and email packages do all this. Here it is done by hand, so
 that it can be seen.
 
-This is a session with Office 365, as it looks on the wire. `C:` marks what we,
-the client, send; `S:` what the server replies; on the right is the function.
+A session with Office 365 looks like this on the wire. `C:` marks what we, the
+client, send; `S:` what the server replies; on the right, the function for it.
 
     (TCP connection to smtp.office365.com, port 587)        open_socket
     S: 220 smtp.office365.com Microsoft ESMTP MAIL Service  read_greeting
