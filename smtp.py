@@ -5,8 +5,7 @@
 # ///
 """Send e-mail by speaking SMTP, line by line, over a socket.
 
-Python's smtplib and email packages do all this. Here it is done by hand, so
-that it can be seen.
+Python's smtplib and email packages do this, too; here you can see it done.
 
 A session with Office 365 looks like this on the wire. `C:` marks what we, the
 client, send; `S:` what the server replies; on the right, the function for it.
@@ -196,14 +195,14 @@ EXIT_INTERRUPTED = 130
 # all begin with the same three digits. The first digit is the answer: 2 yes,
 # 3 yes so far, go on, 4 not now, 5 no; 4yz means any code that begins with 4.
 # A hyphen after the digits says that more lines follow. The text often begins
-# with an enhanced status code (RFC 3463), such as 5.7.139, a more precise one.
+# with an enhanced status code (RFC 3463), such as 5.7.139, which says more.
 #
 # In the end one of three things is true of a message. It was sent: there is a
 # Receipt. It was not sent: there is an error, whose class says what to do. Or
 # nobody can know: the final dot was sent but no valid reply came back; perhaps
 # the server accepted the mail, and only its 250 was lost. Only this raises
-# SMTPDeliveryUnknown. Errors that smtplib has, too, have its names, which say
-# "response" for "reply". A second paragraph in a docstring advises the user.
+# SMTPDeliveryUnknown. Errors that smtplib has, too, have its names, in which a
+# "response" is a reply. The second paragraph of a docstring advises the user.
 
 # Three digits, then a hyphen or a space and text, or nothing.
 REPLY_LINE = re.compile('[2-5][0-9][0-9](?:[ -][^\r\n]*)?\r\n')
@@ -407,8 +406,7 @@ def make_refusal(step: str, reply: Reply) -> SMTPException:
 COLOURS = {'C:': '\x1b[36m{}\x1b[0m', 'S:': '\x1b[33m{}\x1b[0m',
            '--': '\x1b[2m{}\x1b[0m'}
 
-# What a terminal passes on of a line; longer ones are cut without a word.
-TERMINAL_LINE = 1024 if sys.platform == 'darwin' else 4096
+TERMINAL_LINE = 1024 if sys.platform == 'darwin' else 4096  # cuts the rest
 
 
 def to_base64(text: str) -> str:
@@ -585,8 +583,7 @@ class Connection:
         pipelining: Whether commands may travel together (RFC 2920).
         timeout: Seconds for a whole reply to arrive.
         final_timeout: Seconds for the reply to the final dot.
-        last: The latest Reply, unmasked: with the password 'AUTH' a mask
-            would hide an extension.
+        last: The latest Reply, unmasked: a mask could hide an extension.
         our_address: The address of our end, as a literal (RFC 5321 4.1.3).
         quit_sent: Whether QUIT was sent.
         closed: Whether we have hung up.
@@ -837,9 +834,8 @@ def open_socket(host: str, port: int, timeout: float) -> socket.socket:
         found = socket.getaddrinfo(host.encode(), port, 0, socket.SOCK_STREAM)
     except (OSError, ValueError) as error:
         later = getattr(error, 'errno', None) == socket.EAI_AGAIN
-        raise SMTPConnectError(
-            f'cannot find a host named {host}.',
-            exit_code=EXIT_TRY_LATER if later else EXIT_NO_HOST) from None
+        raise SMTPConnectError(f'cannot find a host named {host}.', exit_code=(
+            EXIT_TRY_LATER if later else EXIT_NO_HOST)) from None
     failures: list[str] = []
     waits = [min(timeout, NEXT_ADDRESS_TIMEOUT)] * (len(found) - 1) + [timeout]
     for wait, (*kind, _, address) in zip(waits, found):
@@ -1876,6 +1872,8 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     sender = parse_one_address('From', *find_values(fields, 'From'))
     # Not get_formatted_date(): loading tzlocal takes a fifth of a short run.
     date = ''.join(find_values(fields, 'Date')) or format_date()
+    if not re.fullmatch(f'[ -~]{{1,{HEADER_LINE}}}', date):
+        raise SMTPMessageError('Date must be one short line of ASCII.')
     message_id = make_message_id(sender)
     body = make_text_part(message_text)
     if html is not None:        # the best form comes last
@@ -1887,7 +1885,7 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
     if not header[1] + header[2]:
         # An empty group tells readers that there are recipients, but not who.
         header[1] = fold('To', ['undisclosed-recipients:;'])
-    header += [format_field('Date', date), fold('Message-ID', [message_id])]
+    header += [fold('Date', [date]), fold('Message-ID', [message_id])]
     header += [format_field(name, value) for name, value in fields
                if name.lower() not in INFO_FIELDS]
     header += [fold('MIME-Version', ['1.0']), body[0], CRLF]
@@ -1944,7 +1942,6 @@ def read_message(octets: bytes, sender: str = '',
         authors = parse_addresses('From', *find_values(fields, 'From'))
         name = 'Sender' if len(authors) > 1 else 'From'
         sender = parse_one_address(name, *find_values(fields, name))
-    recipients = recipients or find_recipients(fields)
     message_id = (find_values(fields, 'Message-ID')
                   or [make_message_id(sender)])[0]
     added = {'From': sender, 'Date': format_date(), 'Message-ID': message_id}
@@ -1952,8 +1949,8 @@ def read_message(octets: bytes, sender: str = '',
              if field[1].lower() not in ('bcc', 'resent-bcc')]
     lines += [fold(name, [value]) for name, value in added.items()
               if not find_values(fields, name)]
-    return Mail(sender, recipients, [''.join([*lines, CRLF]).encode(), body],
-                message_id)
+    return Mail(sender, recipients or find_recipients(fields),
+                [''.join([*lines, CRLF]).encode(), body], message_id)
 
 
 def smtp_send(password: str, message_info: Mapping[str, Any],
