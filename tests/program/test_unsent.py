@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import stat
-import tempfile
 import time
 
 import pytest
@@ -108,11 +107,9 @@ def test_never_over_a_file_nor_through_a_link(planted, call, folder, tmp_path,
     """An attacker who guesses the name gains nothing."""
     form, moment = time.strftime, time.localtime(0)
     monkeypatch.setattr(time, 'strftime', lambda text, *_: form(text, moment))
-    monkeypatch.setattr(tempfile, 'tempdir', str(folder / 'temporary'))
     call(*BASIC, '-t', 'bob@', stdin=TEXT)
     path, = folder.iterdir()
     path.unlink()
-    (folder / 'temporary').mkdir()
     victim = path if planted == 'file' else tmp_path / 'victim'
     if planted != 'dangling link':
         victim.write_bytes(b'mine')
