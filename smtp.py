@@ -5,7 +5,7 @@
 # ///
 """Send e-mail by speaking SMTP, line by line, over a socket.
 
-Python's smtplib and email packages do this, too; here you can see it done.
+Python's smtplib and email do this, too; here you can see it done.
 
 A session with Office 365 looks like this on the wire. `C:` marks what we, the
 client, send; `S:` what the server replies; on the right, the function for it.
@@ -46,8 +46,8 @@ client, send; `S:` what the server replies; on the right, the function for it.
     S: 250 2.0.0 OK, queued        (this decides: sent)
     S: 221 2.0.0 Service closing transmission channel       say_goodbye
 
-The same story as code is open_session() and deliver(), in section 8: every
-name is defined above its use. For the protocol alone, read sections 2 to 8.
+The same story as code is open_session() and deliver(). They come late, in
+section 8: names are defined before use. For the protocol, read 2 to 8.
 
 Contents:
 
@@ -83,8 +83,8 @@ Each of these words means one thing only:
     transcript    what is shown of a session
     octet         eight bits
 
-To read on: RFC 5321 (SMTP), 5322 (messages), 3207 (STARTTLS), 4954 (AUTH),
-2920 (PIPELINING), 1870 (SIZE), 6152 (8BITMIME), 6531 (SMTPUTF8), 3463
+Further reading: RFC 5321 (SMTP), 5322 (messages), 3207 (STARTTLS), 4954
+(AUTH), 2920 (PIPELINING), 1870 (SIZE), 6152 (8BITMIME), 6531 (SMTPUTF8), 3463
 (enhanced status codes), 2045 to 2047 (MIME), 2231 (file names).
 
 Course:  CS2911
@@ -120,7 +120,7 @@ if TYPE_CHECKING:
 # ---------------------------------------------------------------------------
 # 1  Constants
 #
-# SMTP is a protocol of lines. Every number that it fixes has its name here:
+# SMTP is a protocol of lines. The numbers that it fixes have their names here:
 # the reply codes that we wait for, the length limits, and how long we wait.
 # The exit codes tell a shell script how the attempt ended; most numbers are
 # those of sysexits.h, which mail programs have always used.
@@ -163,7 +163,7 @@ HEADER_LINE = 76            # RFC 5322 says 78; 76 with encoded-words: RFC 2047
 MAX_DOMAIN = 255            # RFC 5321 4.5.3.1.2
 BASE64_LINE = 76            # RFC 2045 6.8: 76 characters carry 57 octets
 BLOCK = 64 * 1024           # octets of the message that share one deadline
-MAX_GROUP = 16 * 1024       # commands sent before their replies are read
+MAX_GROUP = 16 * 1024       # of commands, sent before their replies are read
 
 # Times in seconds
 REPLY_TIMEOUT = 60.0        # RFC 5321 recommends 300, but a person is waiting
@@ -199,10 +199,10 @@ EXIT_INTERRUPTED = 130
 #
 # In the end one of three things is true of a message. It was sent: there is a
 # Receipt. It was not sent: there is an error, whose class says what to do. Or
-# nobody can know: the final dot was sent but no valid reply came back; perhaps
-# the server accepted the mail, and only its 250 was lost. Only this raises
-# SMTPDeliveryUnknown. Errors that smtplib has, too, have its names, in which a
-# "response" is a reply. The second paragraph of a docstring advises the user.
+# nobody can know: the final dot was on its way, and no valid reply came back;
+# perhaps the mail was accepted, and only its 250 was lost. Only this raises
+# SMTPDeliveryUnknown. An error that smtplib has, too, keeps its name, in which
+# "response" means reply. A paragraph "You:" or "Wait:" is for the user.
 
 # Three digits, then a hyphen or a space and text, or nothing.
 REPLY_LINE = re.compile('[2-5][0-9][0-9](?:[ -][^\r\n]*)?\r\n')
@@ -218,7 +218,7 @@ class Reply(namedtuple('Reply', 'code lines')):
 
     Attributes:
         code: The reply code as a number, such as 250.
-        lines: The lines as they came, codes included, secrets masked.
+        lines: The lines, codes included; masked, except in Connection.last.
     """
 
     @property
@@ -400,13 +400,13 @@ def make_refusal(step: str, reply: Reply) -> SMTPException:
 # The transcript is the session as the user sees it, in the notation of the
 # RFCs: C: before what the client sends, S: before what the server replies.
 # Secrets are masked; base64, which hides nothing, is decoded beside the line.
-# With `explain`, the docstring of its function introduces each step, and each
-# reply is followed by what its digits mean.
+# With `explain`, the docstring of its function introduces each step, and what
+# the digits of a reply mean is said the first time that they come.
 
 COLOURS = {'C:': '\x1b[36m{}\x1b[0m', 'S:': '\x1b[33m{}\x1b[0m',
            '--': '\x1b[2m{}\x1b[0m'}
 
-TERMINAL_LINE = 1024 if sys.platform == 'darwin' else 4096  # cuts the rest
+TERMINAL_LINE = 1024 if sys.platform == 'darwin' else 4096  # longest typed
 
 
 def to_base64(text: str) -> str:
@@ -568,8 +568,8 @@ class Transcript:
 #     control characters, secrets              escape, Transcript.hide
 
 PROMPT = '-- Next command? (Enter: smtp.py sends it, ?: explain, q: quit) > '
-# Not to be typed there: what changes the connection, BDAT (a message follows),
-# or anything but ASCII; and, once MAIL was sent, what changes the envelope.
+# A typed line that begins with the verb of ours sends ours, as it is. Refused:
+# what changes the connection, BDAT, non-ASCII; after MAIL, a new envelope.
 NEVER_TYPED = re.compile('AUTH|STARTTLS|BDAT|.*[^ -~]', re.IGNORECASE)
 NO_LONGER = re.compile(r'(EHLO|HELO|MAIL|RCPT|RSET)\b', re.IGNORECASE)
 
@@ -608,7 +608,7 @@ class Connection:
         self._socket.close()
 
     def _name(self, step: str) -> str:
-        """Name a step in an error: its line, masked, or what it was."""
+        """Name a step in an error: its line, masked, or words for it."""
         hidden = self.transcript.hide(step)
         return {MASK: 'the password', '': 'an empty line'}.get(hidden, hidden)
 
@@ -669,7 +669,7 @@ class Connection:
             lines.append(line.rstrip(CRLF))
             size += len(line)
             if size > MAX_REPLY or not REPLY_LINE.fullmatch(line):
-                # Not its end: if it was cut, a secret may have been, too.
+                # Only the start: a line that was cut may end in half a secret.
                 text = self.transcript.hide(line)[:MAX_SHOWN_REPLY]
                 self.transcript.write('S:', text.rstrip(CRLF))
                 raise SMTPProtocolError(f'this is not a reply: {text}')
@@ -722,7 +722,7 @@ class Connection:
         reply = self.read_reply(line)
         if 300 <= reply.code < 400:
             self.close()
-            raise SMTPUsageError('the server waits for the rest.', reply, line)
+            raise SMTPUsageError('the server wants more lines.', reply, line)
         if line.upper().startswith(('MAIL', 'RCPT')) and reply.code < 300:
             self._send_typed('RSET')
 
@@ -754,7 +754,7 @@ class Connection:
         self.send_lines(lines)
 
     def send_command(self, line: str, *expected: int) -> Reply:
-        """Send a command, and read the reply to it (RFC 5321 section 4.1)."""
+        """Send a command or a response; read the reply (RFC 5321 4.1)."""
         self.send_commands([line])
         return self.read_reply(line, *expected)
 
@@ -786,10 +786,10 @@ class Connection:
 # A session begins in the clear. The server greets, we say EHLO, and its reply
 # lists the extensions that it offers; STARTTLS turns on encryption. Anyone on
 # the network could have altered what was said until then, so we forget it and
-# say EHLO once more. TLS ends at this server, which reads every mail.
+# say EHLO once more. TLS ends at this server, which can read every mail.
 #
-# `connection` leads to the server, `context` knows which certificates are
-# trusted, and `host` is the name that the server's certificate must carry.
+# `connection` leads to the server, `context` says whom to trust, `host` is the
+# name that a certificate must carry. What read_reply raises is not repeated.
 
 # A host name: labels, with dots between them (RFC 1035 2.3.4, RFC 1123 2.1).
 LABEL = '[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?'
@@ -801,7 +801,7 @@ def encode_domain(domain: str) -> str:
 
     An address literal such as '[192.0.2.7]' stays (RFC 5321 section 4.1.3).
     Python follows IDNA 2003, which maps some characters to others. If IDNA
-    2008 (RFC 5890) disagrees, the domain is refused: it may be another's.
+    2008 (RFC 5890) disagrees, the domain is refused: it may be someone else's.
     """
     encoded = domain
     if literal := re.fullmatch(r'\[(IPv6:)?([0-9a-f:.]+)\]', domain, re.I):
@@ -906,7 +906,7 @@ def say_hello(connection: Connection, name: str = '') -> None:
 
 
 def make_tls_context(ca_file: str | None = None) -> ssl.SSLContext:
-    """Trust the system's authorities or a file's, or raise SMTPUsageError."""
+    """Return the settings for TLS, or raise SMTPUsageError (for ca_file)."""
     # Not ssl.create_default_context, which writes the keys to $SSLKEYLOGFILE.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -933,7 +933,7 @@ def start_tls(connection: Connection, context: ssl.SSLContext,
     S: 220 2.0.0 SMTP server ready
 
     Raises:
-        SMTPNotSupportedError: STARTTLS is not offered.
+        SMTPNotSupportedError, SMTPResponseException: Not offered, or refused.
         SMTPProtocolError: More came than the 220, or TLS failed.
     """
     connection.transcript.begin(start_tls)
@@ -960,7 +960,7 @@ def start_tls(connection: Connection, context: ssl.SSLContext,
 # and returns the reply to the last one: 235, logged in, or 334, a challenge
 # too many. A response that is more than the bare secret has to be protected.
 
-LAST_REPLIES = (AUTHENTICATION_SUCCEEDED, CHALLENGE)
+LAST_CODES = (AUTHENTICATION_SUCCEEDED, CHALLENGE)
 
 
 def begin_login(connection: Connection, mechanism: str, response: str,
@@ -991,20 +991,20 @@ def auth_login(connection: Connection, user: str, password: str) -> Reply:
     if reply.code != CHALLENGE:     # it wants the name on a line of its own
         connection.send_command('AUTH LOGIN', CHALLENGE)
         connection.send_command(name, CHALLENGE)
-    # Others ignore it, and ask for it. Many log the user name of a failed
-    # login, so the password must never go out in its place.
+    # Other servers ignore that name, and ask for it. Many log the user name of
+    # a failed login, so the password must never go out in its place.
     if asks_for_user(connection):
         reply = connection.send_command(name, CHALLENGE)
         if asks_for_user(connection):
             return reply
-    return connection.send_command(to_base64(password), *LAST_REPLIES)
+    return connection.send_command(to_base64(password), *LAST_CODES)
 
 
 def auth_plain(connection: Connection, user: str, password: str) -> Reply:
     r"""Log in by AUTH PLAIN: '\0alice\0secret' on one line (RFC 4616)."""
     response = f'\0{user}\0{password}'
     connection.transcript.protect(response)
-    return begin_login(connection, 'PLAIN', response, *LAST_REPLIES)
+    return begin_login(connection, 'PLAIN', response, *LAST_CODES)
 
 
 def auth_xoauth2(connection: Connection, user: str, token: str) -> Reply:
@@ -1016,7 +1016,7 @@ def auth_xoauth2(connection: Connection, user: str, token: str) -> Reply:
     """
     response = f'user={user}\1auth=Bearer {token}\1\1'
     connection.transcript.protect(response)
-    reply = begin_login(connection, 'XOAUTH2', response, *LAST_REPLIES)
+    reply = begin_login(connection, 'XOAUTH2', response, *LAST_CODES)
     if reply.code == CHALLENGE:
         reason = from_base64(connection.last.lines[-1][4:]) or reply.text
         reason = f'{CHALLENGE} {connection.transcript.hide(reason)}'
@@ -1049,7 +1049,7 @@ def log_in(connection: Connection, user: str, password: str,
         wanted: 'auto', or the name of a mechanism.
 
     Raises:
-        SMTPUsageError: User name or password are empty, or not UTF-8.
+        SMTPUsageError: User name or password is empty, or not UTF-8.
         SMTPNotSupportedError: The mechanism is not offered.
         SMTPAuthenticationError: The login was refused.
         SMTPProtocolError: The server does not keep to the dialogue.
@@ -1122,7 +1122,7 @@ class Mail:
         if pieces and not recipients:
             raise SMTPMessageError('the message has no recipient.')
         # Case counts only before the @.
-        known = {re.sub('[^@]*$', lambda domain: domain[0].lower(), address):
+        known = {re.sub('[^@]*$', lambda found: found[0].lower(), address):
                  address for address in recipients}
         self.sender, self.recipients = sender, list(known.values())
         self.pieces, self.message_id = pieces, message_id
@@ -1151,7 +1151,7 @@ def double_dots(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def show_message(transcript: Transcript, mail: Mail) -> None:
-    """Show a message that was sent: long text cut, files by name."""
+    """Show the message as it went out: long text cut, files by name."""
     for piece in mail.pieces if transcript.stream else ():
         if not isinstance(piece, bytes):
             transcript.write('--', str(piece))
@@ -1187,7 +1187,7 @@ def format_mail_command(extensions: Mapping[str, Any], mail: Mail) -> str:
 
 
 def group(items: Iterable[str], limit: int, end: str = '') -> list[list[str]]:
-    """Group items, each with its end, by limit octets; longer ones alone."""
+    """Group items by up to limit octets, end included; longer ones alone."""
     groups: list[list[str]] = []
     room = 0
     for item in items:
@@ -1276,8 +1276,8 @@ def send_message(connection: Connection, mail: Mail) -> Receipt:
         The receipt: sent.
 
     Raises:
-        SMTPResponseException: The server refused the message.
-        SMTPMessageError: A file changed while it was read.
+        SMTPResponseException, SMTPMessageError: Refused, or a file changed.
+        SMTPServerDisconnected: The connection was lost before the final dot.
         SMTPDeliveryUnknown: No valid reply came to the final dot.
     """
     transcript, done = connection.transcript, 0
@@ -1360,7 +1360,7 @@ def check_session(host: str, port: int, tls: str | None, auth: str,
         raise SMTPUsageError('the port must be from 1 to 65535, and the '
                              f'timeout above 0, up to {MAX_TIMEOUT} seconds.')
     if tls not in (None, *TLS_WAYS) or auth not in AUTH_WAYS:
-        raise SMTPUsageError(f'tls is one of {TLS_WAYS}, auth of {AUTH_WAYS}')
+        raise SMTPUsageError(f'tls is one of {TLS_WAYS}, auth of {AUTH_WAYS}.')
     try:
         host = host.strip('[]') if host.isascii() else encode_domain(host)
         return host, encode_domain(ehlo) if ehlo else ''
@@ -1384,8 +1384,8 @@ def open_session(password: str, user: str, *, server: str = SMTP_SERVER,
         port: From 1 to 65535.
         tls: 'starttls', 'implicit', or 'none' (no login); None: by the port.
         ca_file: PEM file of the authorities to trust; None: the system's.
-        ehlo: Our host name or address literal; None: our address.
-        timeout: Seconds for each reply; None: the default.
+        ehlo: Our host name or literal; None: SMTP_DOMAINNAME, or our address.
+        timeout: Seconds for each reply, also the last; None: 60, the last 600.
         auth: 'auto', 'login', 'plain', 'xoauth2', or 'none'.
         transcript: A Transcript, or a text stream; None: show nothing.
 
@@ -1488,14 +1488,14 @@ def encode_words(text: str, field: str) -> list[str]:
 
 
 def format_text(field: str, text: str) -> list[str]:
-    """Write free text, such as a subject, as words to put a space between.
+    """Write free text, such as a subject, as words to be joined by spaces.
 
     Words of ASCII stay as they are, so that an address in < and > does not
     vanish in an encoded-word. Neighbours beyond ASCII are encoded together:
     readers drop the space between two encoded-words.
     """
     words = check_text(field, text).split(' ')
-    if LIKE_ENCODED_WORD.search(text) or '' in words:
+    if LIKE_ENCODED_WORD.search(text) or '' in words:   # '': blanks to be kept
         return encode_words(text, field)
     groups = itertools.groupby(words, PLAIN_WORD.fullmatch)
     return [word for plain, same in groups for word in (
@@ -1539,7 +1539,7 @@ def parse_addresses(field: str, *texts: str) -> Pairs:
 
     A group, 'Friends: bob@example.org, carol@example.com;', stands for its
     members. A semicolon between addresses, as in Outlook, counts as a comma.
-    A ValueError, here or in what is called, says what is wrong with one.
+    Each ValueError below says what is wrong; it becomes an SMTPMessageError.
     """
     found: Pairs = []
     mailbox: list[str] = []
@@ -1592,7 +1592,7 @@ def fold(name: str, words: Iterable[str]) -> str:
     lines = [f'{name}:']
     for word in words:
         full = len(lines[-1]) + 1 + len(word) > HEADER_LINE
-        # Some programs cannot read a first line with only the name.
+        # A name alone on a line confuses some, but encoded-words must fit.
         if full and (lines != [f'{name}:'] or word.startswith('=?')):
             lines.append('')
         lines[-1] += f' {word}'
@@ -1733,21 +1733,21 @@ class Attachment:
                 left -= len(octets)
                 yield encode_base64(octets)
             if left or os.fstat(file.fileno()).st_mtime_ns != then.st_mtime_ns:
-                raise SMTPMessageError(f'{self._path} changed while it was '
+                raise SMTPMessageError(f'{self._path} changed while being '
                                        'sent.', exit_code=EXIT_FILE)
 
 
 def make_attachment_part(name: str, piece: bytes | Attachment) -> Part:
     """Make a part of base64, or raise SMTPMessageError.
 
-    Encoded-words are not allowed here (RFC 2047 section 5), so é.pdf becomes
+    Encoded-words are not allowed in parameters (RFC 2047 5), so é.pdf becomes
     filename*=utf-8''%C3%A9.pdf, in which %C3 is an octet (RFC 2231).
     """
     import mimetypes
     import urllib.parse
-    kind, packed = mimetypes.guess_type(f'./{name}')
+    kind, packed = mimetypes.guess_type(f'./{name}')    # never a URL
     if kind is None or packed or kind.startswith(('message/', 'multipart/')):
-        kind = 'application/octet-stream'   # RFC 2045 6.4: those not in base64
+        kind = 'application/octet-stream'   # RFC 2045 6.4: no base64 for those
     parameter = f'filename="{name}"'
     if not re.fullmatch(r'(?! )[\w .,+=@()[\]-]{1,59}(?<! )', name, re.A):
         parameter = "filename*=utf-8''" + urllib.parse.quote(name, safe='')
@@ -1790,9 +1790,8 @@ def join_parts(subtype: str, *parts: Part) -> Part:
 #
 # A message is header fields, an empty line, and the body. From, To and Cc are
 # in the header, for people to read, and in the envelope; Bcc goes into the
-# envelope alone, which is what makes it blind. build_message makes a message
-# of what a user writes, read_message takes one that another program has
-# finished. Neither guesses.
+# envelope alone, which makes it blind. build_message makes a message from what
+# a user writes, read_message takes one that another program has finished.
 
 # A field of a finished message: name and value, on one line or several
 FIELD = re.compile('(?m)^([!-9;-~]+)[ \t]*:([^\r\n\ud800-\udfff]*\n'
@@ -1807,7 +1806,7 @@ SINGLE_FIELDS = ('From', 'Subject', 'Date', 'Sender', 'Reply-To', 'References',
 
 
 def find_values(fields: Pairs, name: str) -> list[str]:
-    """Return the values of the header fields of a name, in any case."""
+    """Return the values of all header fields of a name; case is ignored."""
     return [value for key, value in fields if key.lower() == name.lower()]
 
 
@@ -1996,9 +1995,9 @@ ADVICE = (
     ('^SMTPProtocol.*(WRONG_VERSION|RECORD|PACKET|not a reply)', 'You: check '
      '--server and --port: 587 goes with --tls starttls, 465 with implicit.'),
     ('^SMTPNotSupported.*: (STARTTLS|AUTH)', 'You: use --port 587 or 465, or '
-     '--auth none. On this network someone may be removing what is offered.'),
-    ('^SMTP(NotS|Mess).*(8BITMIME|SMTPUTF8|a line of more)', 'You: let your '
-     'mail program use encoded-words and quoted-printable, and fold lines.'),
+     'another --auth. On this network someone may remove what is offered.'),
+    ('^SMTP(NotS|Mess).*(8BITMIME|SMTPUTF8|a line of more)', 'You: use ASCII '
+     'addresses, encoded-words and quoted-printable, and fold long lines.'),
     ('^SMTP.*not a valid address', "You: write 'user@host' or 'Name "
      "<user@host>', with commas between several; a name with a comma needs "
      '"quotes". With --message, --from and --to replace the addresses in it.'),
@@ -2025,7 +2024,7 @@ ADVICE = (
      r'filter|:blocked)', 'You: something in the text looks like spam.'),
     ('blocked using|block ?list|black ?list|blocked - see',
      'Your administrator: your network is on a blocklist of spam senders.'),
-    # What follows below would mislead if a login is refused.
+    # A refused login ends at the next two rows; those after would mislead.
     ('^AUTH XOAUTH2: 5', 'You: get a new token, for this user and with the '
      'scope SMTP.Send. Or authenticated SMTP is off for the mailbox.'),
     ('^AUTH.*: (334|5)', 'You: check user name (-u), password and --auth. '
@@ -2086,7 +2085,7 @@ def advise(error: SMTPException) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises our errors; what follows stands below its help.
+    """A parser that raises our errors; the text below ends its help.
 
     Examples:
       smtp.py -f alice@example.com -t bob@example.org -s Lunch --body 'Now?'
@@ -2097,7 +2096,7 @@ class Parser(argparse.ArgumentParser):
     input. The password is the first line that COMMAND prints, or
     $SMTP_PASSWORD; a token for XOAUTH2 comes from $SMTP_ACCESS_TOKEN.
     $SMTP_SERVER and $SMTP_FROM stand for --server and --from. Exit code: 0
-    sent, 74 MAY HAVE BEEN SENT, 75 not sent, try later; any other: not sent.
+    done, 74 MAY HAVE BEEN SENT, 75 not sent, try later; any other: not sent.
     """
 
     def error(self, message: str) -> NoReturn:
@@ -2126,7 +2125,7 @@ def make_parser() -> Parser:
         add(f'-{name[0]}', f'--{name}', metavar='ADDRESS', action='append',
             default=[], help='several: with commas, or repeat the option')
     add('-s', '--subject', metavar='TEXT', default=[])  # '' is a subject, too
-    add('--body', metavar='TEXT|@FILE|-', help='the text, or where it stands')
+    add('--body', metavar='TEXT|@FILE|-', help='the text, or where it is')
     add('--html', metavar='TEXT|@FILE', help='the same text in HTML')
     add('-a', '--attach', metavar='FILE', action='append', default=[])
     add('-H', '--header', metavar="'NAME: VALUE'", action='append', default=[],
@@ -2169,7 +2168,7 @@ def parse_options(argv: Sequence[str], options: argparse.Namespace) -> None:
         name, colon, value = field.partition(':')
         if not colon or name.lower() in OWN_FIELDS:
             raise SMTPUsageError('--header needs NAME: VALUE, and a field '
-                                 'that has no option.')
+                                 'that neither an option nor smtp.py sets.')
         options.info.setdefault(name, []).append(value.strip(' '))
     if options.dry_run and (options.check or options.step):
         raise SMTPUsageError('--dry-run excludes --check and --step.')
@@ -2193,12 +2192,12 @@ def say(text: str) -> None:
 
 
 def say_note(text: str) -> None:
-    """Print a note, which does not belong to the session."""
+    """Print a note from smtp.py itself, not from the transcript."""
     say(f'smtp.py: note: {text}')
 
 
 def decode_text(octets: bytes) -> str:
-    """Read UTF-8, or UTF-16 after its mark; a log's odd octets are Latin-1."""
+    """Read UTF-8, or UTF-16 by its mark; odd octets, as in a log: Latin-1."""
     text = octets.decode('utf-16', 'replace') if octets.startswith(
         (b'\xff\xfe', b'\xfe\xff')) \
         else octets.decode('utf-8-sig', 'surrogateescape')
@@ -2286,7 +2285,7 @@ def read_text(value: str) -> str:
 
 
 def read_input(options: argparse.Namespace) -> bytes:
-    """Read and keep standard input, or raise SMTPUsageError: it is empty."""
+    """Read and keep standard input, or raise SMTPUsageError if it is empty."""
     while sys.stdin and (octets := os.read(sys.stdin.fileno(), BLOCK)):
         options.lines.append(octets)
     if not options.lines and options.body != '-':
@@ -2376,7 +2375,7 @@ def run(options: argparse.Namespace) -> str:
     """Do what the options ask for, and return the result to print."""
     options.mail = mail = gather(options)
     if options.dry_run:
-        print(end='')           # or say why that is not possible
+        print(end='')           # fails with a reason if stdout is closed
         sys.stdout.buffer.writelines(mail.chunks())
         sys.stdout.flush()
         return ''
@@ -2425,7 +2424,7 @@ def keep_text(options: argparse.Namespace) -> str:
 
 
 def judge(error: BaseException) -> tuple[str, int]:
-    """Return what a run that ended in an error says, and its exit code."""
+    """Return the text for an error that ended the run, and the exit code."""
     # Ctrl-C during QUIT hides the refusal that came before, and an error
     # inside argparse may hide a Ctrl-C: look at the context, too.
     for each in error, error.__context__:
@@ -2452,7 +2451,7 @@ def interrupt(*_: object) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program, by default on sys.argv, and return the exit code."""
-    # If one is closed, print would use the other, or drop the text.
+    # They are None if closed: print would use the other, or drop the text.
     sys.stderr = sys.stderr or open(os.devnull, 'w', encoding='utf-8')
     sys.stdout = sys.stdout or open(os.devnull, encoding='utf-8')  # read-only
     stream: Any
