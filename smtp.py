@@ -1113,6 +1113,7 @@ class Mail:
             A piece is octets, or a file of known length (class Attachment).
         message_id: The value of its Message-ID field.
         size: Octets on the wire, before dots are doubled (RFC 1870).
+        dot_sent: Whether the final dot was sent, and the mail not refused.
         receipt: The Receipt, once the mail is sent.
     """
 
@@ -1126,7 +1127,7 @@ class Mail:
                  address for address in recipients}
         self.sender, self.recipients = sender, list(known.values())
         self.pieces, self.message_id = pieces, message_id
-        self.size = sum(map(len, pieces))
+        self.size, self.dot_sent = sum(map(len, pieces)), False
         self.receipt: Receipt | None = None
 
     def chunks(self) -> Iterator[bytes]:
@@ -1278,7 +1279,7 @@ def send_message(connection: Connection, mail: Mail) -> Receipt:
     Raises:
         SMTPResponseException, SMTPMessageError: Refused, or a file changed.
         SMTPServerDisconnected: The connection was lost before the final dot.
-        SMTPDeliveryUnknown: No valid reply came to the final dot.
+        SMTPException: No valid reply came to the dot; mail.dot_sent says so.
     """
     transcript, done = connection.transcript, 0
     transcript.begin(send_message)
@@ -1296,6 +1297,7 @@ def send_message(connection: Connection, mail: Mail) -> Receipt:
         raise
     # QUIT comes next, whatever the reply is: together, one round trip less.
     last_lines = ['.', 'QUIT'] if connection.pipelining else ['.']
+    mail.dot_sent = True        # from now on the server may have accepted it
     try:
         connection.send_lines(last_lines, FINAL_DOT)
         connection.quit_sent = connection.pipelining
@@ -1304,14 +1306,8 @@ def send_message(connection: Connection, mail: Mail) -> Receipt:
         mail.receipt = Receipt(reply, mail.recipients, mail.message_id)
         return mail.receipt
     except SMTPResponseException:       # a 4yz or 5yz is a clear no, 421 too
+        mail.dot_sent = False
         raise
-    except BaseException as error:
-        # Sending only fills the system's buffers: if the network died before,
-        # it shows here. So the server may have the whole message, or not.
-        raise SMTPDeliveryUnknown(
-            f'{getattr(error, "problem", "interrupted.")} The message was '
-            f'complete (Message-ID {mail.message_id}).',
-            getattr(error, 'reply', None), FINAL_DOT) from error
 
 
 def say_goodbye(connection: Connection) -> None:
@@ -1454,14 +1450,19 @@ def deliver(mail: Mail, password: str, *, user: str = '', **session: Any
             SMTPResponseException: See section 2.
         KeyboardInterrupt: If the mail was sent, its Receipt is in the args.
     """
-    mail.receipt = None
+    mail.dot_sent, mail.receipt = False, None
     try:
         with open_session(password, user or mail.sender, **session) as opened:
             send_envelope(opened, mail)
             return send_message(opened, mail)
-    except KeyboardInterrupt as error:
-        if mail.receipt:
+    except BaseException as error:
+        if mail.receipt and isinstance(error, KeyboardInterrupt):
             error.args = (mail.receipt,)
+        elif mail.dot_sent and not mail.receipt:
+            raise SMTPDeliveryUnknown(
+                f'{getattr(error, "problem", "interrupted.")} The message was '
+                f'complete (Message-ID {mail.message_id}).',
+                getattr(error, 'reply', None), FINAL_DOT) from error
         raise
 
 
@@ -1721,8 +1722,7 @@ class Attachment:
 
     def __str__(self) -> str:
         """Return what a transcript shows in place of the base64."""
-        name = os.path.basename(self._path)
-        return f'({name}: {len(self):,} octets of base64)'
+        return f'({os.path.basename(self._path)}: {len(self):,} octets)'
 
     def chunks(self) -> Iterator[bytes]:
         """Yield lines of base64, or raise SMTPMessageError."""
@@ -1998,10 +1998,10 @@ ADVICE = (
      'another --auth. On this network someone may remove what is offered.'),
     ('^SMTP(NotS|Mess).*(8BITMIME|SMTPUTF8|a line of more)', 'You: use ASCII '
      'addresses, encoded-words and quoted-printable, and fold long lines.'),
-    ('^SMTP.*not a valid address', "You: write 'user@host' or 'Name "
+    ('^SMTP[MU].*not a valid address', "You: write 'user@host' or 'Name "
      "<user@host>', with commas between several; a name with a comma needs "
      '"quotes". With --message, --from and --to replace the addresses in it.'),
-    ('^SMTP.*(must be exactly|no recipient|was resent)', 'You: give the '
+    ('^SMTPM.*(must be exactly|no recipient|was resent)', 'You: give the '
      'sender with --from, and recipients with --to.'),
     ('^SMTP', ''),      # any other: the docstring of its class has the advice
     # Matched against a refusal, such as 'RCPT: 550 5.1.1 User unknown'.
@@ -2128,8 +2128,7 @@ def make_parser() -> Parser:
     add('--body', metavar='TEXT|@FILE|-', help='the text, or where it is')
     add('--html', metavar='TEXT|@FILE', help='the same text in HTML')
     add('-a', '--attach', metavar='FILE', action='append', default=[])
-    add('-H', '--header', metavar="'NAME: VALUE'", action='append', default=[],
-        help='a further header field; may be repeated')
+    add('-H', '--header', metavar="'NAME: VALUE'", action='append', default=[])
     add('--message', metavar='FILE|-', help='send a complete message (.eml) '
         'to its To, Cc and Bcc, or to ADDRESS; Bcc is removed')
     # Callers of sendmail say -i or -oi: accepted, and ignored.
@@ -2410,21 +2409,24 @@ def keep_text(options: argparse.Namespace) -> str:
     option, ending = ('--message ', '.eml') if options.message == '-' \
         else ('--body @', '.txt')
     name = time.strftime('unsent-%Y%m%d-%H%M%S-')
-    with contextlib.suppress(OSError), contextlib.ExitStack() as undo:
-        # For this user only, and never over a file.
-        number, path = tempfile.mkstemp(ending, name, os.curdir)
-        undo.callback(os.remove, path)
-        with open(number, 'wb') as file:
-            file.write(text)
-        undo.pop_all()                      # it is complete
-        path = os.path.basename(path)
-        return f'\nYour text is kept. To send it, use {option}{path}'
+    for folder in os.curdir, None:          # None: that of temporary files
+        with contextlib.suppress(OSError), contextlib.ExitStack() as undo:
+            # For this user only, and never over a file.
+            number, path = tempfile.mkstemp(ending, name, folder)
+            undo.callback(os.remove, path)
+            with open(number, 'wb') as file:
+                file.write(text)
+            undo.pop_all()                  # it is complete
+            path = os.path.basename(path) if folder else path
+            return f'\nYour text is kept. To send it, use {option}{path}'
     return ('\nYour text could not be kept in a file. Here it is:\n'
             + text.decode('utf-8', 'backslashreplace'))
 
 
-def judge(error: BaseException) -> tuple[str, int]:
+def judge(error: BaseException, mail: Mail | None) -> tuple[str, int]:
     """Return the text for an error that ended the run, and the exit code."""
+    if mail and mail.dot_sent and not isinstance(error, SMTPException):
+        error = SMTPDeliveryUnknown('interrupted.')     # not yet by deliver
     # Ctrl-C during QUIT hides the refusal that came before, and an error
     # inside argparse may hide a Ctrl-C: look at the context, too.
     for each in error, error.__context__:
@@ -2454,11 +2456,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # They are None if closed: print would use the other, or drop the text.
     sys.stderr = sys.stderr or open(os.devnull, 'w', encoding='utf-8')
     sys.stdout = sys.stdout or open(os.devnull, encoding='utf-8')  # read-only
-    stream: Any
     for stream in sys.stdin, sys.stdout, sys.stderr:
-        with contextlib.suppress(Exception):    # not all are real files
+        with contextlib.suppress(Exception):    # some programs change that
+            os.set_blocking(stream.fileno(), True)
+    for stream in sys.stdout, sys.stderr:
+        if hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='backslashreplace')
-            os.set_blocking(stream.fileno(), True)  # others may change that
     options = argparse.Namespace(
         # Out of the environment, which other programs inherit.
         password=os.environ.pop('SMTP_PASSWORD', ''),
@@ -2471,8 +2474,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             RUNNING.clear()     # the verdict must not be interrupted
     except (Exception, KeyboardInterrupt) as error:
-        result, code = judge(error)
-        if is_terminal(sys.stderr) and code == EXIT_INTERRUPTED:
+        result, code = judge(error, options.mail)
+        if is_terminal(sys.stderr) and isinstance(error, KeyboardInterrupt):
             say('')             # end the line that was interrupted
     if options.mail and options.mail.receipt:
         result, code = str(options.mail.receipt), EXIT_OK

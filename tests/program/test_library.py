@@ -12,6 +12,7 @@ import pickle
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ import pytest
 
 import smtp
 from support import checks, cli, dialogue
-from support.post import ALICE, BOB, CAROL, HIDDEN, PASSWORD, TOKEN
+from support.post import ALICE, BOB, CAROL, HIDDEN, MAIL, PASSWORD, TOKEN
 from support.refusals import parse_refusal
 
 INFO = {'From': f'Alice Ünal <{ALICE}>', 'To': [BOB], 'Subject': 'Grüße'}
@@ -168,6 +169,30 @@ def test_an_interrupt(line, kind, arrived, post):
     cli.wait_until(lambda: len(post.messages) == arrived, 'the end')
     assert (line == 'S: 221') == any(
         isinstance(each, smtp.Receipt) for each in caught.value.args)
+
+
+def test_an_interrupt_of_a_doubt(post, call, monkeypatch):
+    """While another error is on its way: it may have been sent, too."""
+    close, made = socket.socket.close, []
+
+    def interrupted(sock):
+        close(sock)
+        if isinstance(sock, ssl.SSLSocket) \
+                and threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+
+    def interrupted_once(error, *arguments, **more):
+        made.append(error)
+        if len(made) == 1:
+            raise KeyboardInterrupt
+        smtp.SMTPException.__init__(error, *arguments, **more)
+    post.drop_after_dot = True
+    with monkeypatch.context() as patch:
+        patch.setattr('socket.socket.close', interrupted)
+        with pytest.raises(smtp.SMTPDeliveryUnknown):
+            send(post)
+    monkeypatch.setattr(smtp.SMTPDeliveryUnknown, '__init__', interrupted_once)
+    checks.check(call(*MAIL, *post.options, password=PASSWORD), 74)
 
 
 @pytest.mark.parametrize('name, values', [

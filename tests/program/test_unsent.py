@@ -122,12 +122,12 @@ def test_never_over_a_file_nor_through_a_link(planted, call, folder, tmp_path,
     assert other.read_bytes() == TEXT and other.name in result.err
 
 
-def test_a_folder_that_takes_no_file(run, folder):
-    """Such as one that is gone: then it is printed."""
+def test_a_folder_that_takes_no_file(run, tmp_path, folder):
+    """Such as one that is gone: then it is kept in the temporary one."""
     result = run(*BASIC, *NOWHERE, stdin=TEXT, preexec_fn=folder.rmdir,
-                 password='x')
-    checks.check(result, 68, 'Here it is', 'the last line',
-                 absent='To send it')
+                 password='x', env={'TMPDIR': str(tmp_path)})
+    checks.check(result, 68, 'To send it, use')
+    kept(tmp_path, result)
 
 
 @pytest.mark.parametrize('limit', [0, 4096])
