@@ -1875,7 +1875,7 @@ def build_message(message_info: Mapping[str, Any], message_text: str,
         raise SMTPMessageError('Date must be one short line of ASCII.')
     message_id = make_message_id(sender)
     body = make_text_part(message_text)
-    if html is not None:        # the best form comes last
+    if html:                    # the best form comes last
         body = join_parts('alternative', body, make_text_part(html, 'html'))
     if files := list_attachments(attachments):
         body = join_parts('mixed', body, *files)
