@@ -115,7 +115,7 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO, NoReturn, TextIO
 
     Part = tuple[str, list[Any]]    # header fields, and pieces: section 10
-    Pairs = list[tuple[str, str]]   # names and values: section 9
+    Pairs = list[tuple[str, str]]   # name and address (9), or value (11)
 
 # ---------------------------------------------------------------------------
 # 1  Constants
@@ -202,7 +202,8 @@ EXIT_INTERRUPTED = 130
 # nobody can know: the final dot was on its way, and no valid reply came back;
 # perhaps the mail was accepted, and only its 250 was lost. Only this raises
 # SMTPDeliveryUnknown. An error that smtplib has, too, keeps its name, in which
-# "response" means reply. A paragraph "You:" or "Wait:" is for the user.
+# "response" means reply. If the docstring of an error class says more in a
+# second paragraph ("You:", "Wait:"), that is the advice for users.
 
 # Three digits, then a hyphen or a space and text, or nothing.
 REPLY_LINE = re.compile('[2-5][0-9][0-9](?:[ -][^\r\n]*)?\r\n')
@@ -260,7 +261,7 @@ class Receipt(namedtuple('Receipt', 'reply recipients message_id')):
 
 
 class SMTPException(Exception):
-    """Base class of our errors; all but SMTPDeliveryUnknown mean: not sent.
+    """Base class. From deliver, all but SMTPDeliveryUnknown mean: not sent.
 
     Attributes:
         problem: What went wrong, in one sentence.
@@ -405,7 +406,6 @@ def make_refusal(step: str, reply: Reply) -> SMTPException:
 
 COLOURS = {'C:': '\x1b[36m{}\x1b[0m', 'S:': '\x1b[33m{}\x1b[0m',
            '--': '\x1b[2m{}\x1b[0m'}
-
 TERMINAL_LINE = 1024 if sys.platform == 'darwin' else 4096  # longest typed
 
 
@@ -1279,7 +1279,7 @@ def send_message(connection: Connection, mail: Mail) -> Receipt:
     Raises:
         SMTPResponseException, SMTPMessageError: Refused, or a file changed.
         SMTPServerDisconnected: The connection was lost before the final dot.
-        SMTPException: No valid reply came to the dot; mail.dot_sent says so.
+        SMTPException: No valid reply came to the dot: mail.dot_sent is True.
     """
     transcript, done = connection.transcript, 0
     transcript.begin(send_message)
@@ -2426,7 +2426,7 @@ def keep_text(options: argparse.Namespace) -> str:
 def judge(error: BaseException, mail: Mail | None) -> tuple[str, int]:
     """Return the text for an error that ended the run, and the exit code."""
     if mail and mail.dot_sent and not isinstance(error, SMTPException):
-        error = SMTPDeliveryUnknown('interrupted.')     # not yet by deliver
+        error = SMTPDeliveryUnknown('interrupted.')     # deliver was cut short
     # Ctrl-C during QUIT hides the refusal that came before, and an error
     # inside argparse may hide a Ctrl-C: look at the context, too.
     for each in error, error.__context__:
